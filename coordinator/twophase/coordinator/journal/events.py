@@ -1,0 +1,118 @@
+"""What the journal remembers of a transaction, event by event, and the fold that makes its state of them.
+
+Lives here: the events, their JSON form, `TransactionRecord` and `fold`. Must not live here: where events are kept.
+
+An event is a fact that happened; it is never changed. The decision is one of them, and the only one for which order
+and durability carry a promise (R4, R5); the others ride along with the next forced write and may be lost in a crash, in
+which case recovery finds the fact again by asking the participants.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from twophase.contract.names import Txid
+
+from twophase.coordinator.protocol.decisions import Decision, Ending, Vote
+
+
+@dataclass(frozen=True, slots=True)
+class BranchRef:
+    """A branch of a transaction: its number and the participant it is at."""
+
+    number: int
+    participant: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRef:
+    """The request a transaction runs for: the client's id, which attempt at it, a hash (32 bytes) of its content."""
+
+    request_id: str
+    attempt: int
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a transaction was aborted, as `twophase.v1.Refusal` says it; `kind` is the enum's name without prefix."""
+
+    kind: str
+    code: str
+    message: str
+    retryable: bool
+    participant: str = ""
+    operation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Work is about to be sent to these branches."""
+
+    txid: Txid
+    request: RequestRef | None
+    branches: tuple[BranchRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Voted:
+    """A branch voted, or its vote was lost."""
+
+    txid: Txid
+    branch: int
+    vote: Vote
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The decision, written by `Journal.decide` and by nothing else.
+
+    It repeats what recovery needs, since `Begun` may not have reached the disk in an earlier write: the request, all
+    branches that must hear of it, and for an abort the reasons.
+    """
+
+    txid: Txid
+    decision: Decision
+    request: RequestRef | None
+    branches: tuple[BranchRef, ...]
+    reasons: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A branch ended, by its participant's own word."""
+
+    txid: Txid
+    branch: int
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Every branch is finished; nothing more will happen. `committed` is the outcome, also of a delegated one."""
+
+    txid: Txid
+    committed: bool
+
+
+Event: TypeAlias = Begun | Voted | Decided | Finished | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionRecord:
+    """The state of one transaction: the fold of its events.
+
+    `committed` is None while the outcome is not known: before the decision, and after a delegation until the branch is
+    asked. `ended` is True once every branch is finished. `votes` and `endings` map branch numbers to what is known.
+    """
+
+    txid: Txid
+    request: RequestRef | None
+    branches: tuple[BranchRef, ...]
+    decision: Decision | None
+    committed: bool | None
+    ended: bool
+    reasons: tuple[Reason, ...]
+    votes: dict[int, Vote]
+    endings: dict[int, Ending]

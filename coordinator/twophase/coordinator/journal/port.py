@@ -1,0 +1,199 @@
+"""The journal's port: what the engine and the supervisor ask of a journal, whichever store is behind it.
+
+Lives here: the interface, its values and its errors. Must not live here: SQL, files, tasks.
+
+The promises, for every store (the behaviour suite in tests/journal holds all of them to it):
+
+- `decide` is write-once and fenced (R5). It returns a commit or a delegation only after it is durable; an abort it may
+  return before that (presumed abort: a decision that is lost is made again, the same way).
+- What was handed over is visible to every later read of the same journal object, durable or not.
+- Events keep the order in which they were handed over.
+- A cancelled await loses and fakes nothing: what was handed over is written all the same.
+- After a failed write or sync nothing works any more: every call raises `JournalFailed`, also those that were waiting,
+  and the process must end (R10). What such a call had proposed is unknown until the journal is opened again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from twophase.contract.names import Epoch, Txid
+
+from twophase.coordinator.protocol.decisions import Decision
+from twophase.coordinator.journal.events import BranchRef, Event, Reason, RequestRef, TransactionRecord
+
+
+class JournalError(Exception):
+    """The journal cannot do what was asked. The message has the fact, the value and the remedy."""
+
+
+class JournalLocked(JournalError):
+    """Another coordinator has this journal. Nothing was read or written. May be retried when that one has ended."""
+
+
+class JournalUnusable(JournalError):
+    """The file is not a journal, is damaged, or is of a newer schema than this program. Nothing was written."""
+
+
+class JournalFailed(JournalError):
+    """A write or sync failed. Whether it took effect is unknown until the journal is opened again; stop the process."""
+
+
+class EpochFenced(JournalError):
+    """The proposer's epoch is fenced: another coordinator finishes its transactions. Nothing was written. Stop."""
+
+
+class NotTheOwner(JournalError):
+    """A decision for a transaction of an epoch that is neither the proposer's own nor fenced. Nothing was written."""
+
+
+class BelowHorizon(JournalError):
+    """The transaction is so old that its record may be pruned: a missing record means unknown, not abort."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParticipantRecord:
+    """A participant as the journal knows it, durable before its first branch.
+
+    `system_identifier`, `timeline` and `database` are what it said at its last handshake.
+    """
+
+    name: str
+    address: str
+    system_identifier: str
+    timeline: int
+    database: str
+
+
+class Basis(Enum):
+    """Why `decide` answered as it did."""
+
+    ACCEPTED = "accepted"  # the proposal was taken
+    EARLIER = "earlier"  # a decision was there already, perhaps the same
+    CLAIMED = "claimed"  # the request id belongs to another transaction: this one is aborted
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """The answer of `decide`: the actual decision, which everyone obeys.
+
+    `claimed_by` is the transaction that holds the request id, where that is the reason (basis CLAIMED).
+    """
+
+    decision: Decision
+    basis: Basis
+    claimed_by: Txid | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What the write-once record will say if the proposal is taken.
+
+    `epoch` is the proposer's own, `request` what a commit or delegation claims, `branches` those that must hear of it.
+    """
+
+    txid: Txid
+    decision: Decision
+    epoch: Epoch
+    request: RequestRef | None
+    branches: tuple[BranchRef, ...]
+    reasons: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """An epoch the journal gave out. `horizon` is the lowest sequence whose record is certain to be kept."""
+
+    epoch: Epoch
+    fenced: bool
+    horizon: int
+
+
+class Journal(Protocol):
+    """An open journal. Opening it took the lock, made sure that what is read is on disk, forced a new epoch (R10)."""
+
+    @property
+    def journal_id(self) -> str:
+        """What tells this installation from every other: 16 hex digits, made with the journal."""
+        ...
+
+    @property
+    def epoch(self) -> Epoch:
+        """The epoch this opening gave out."""
+        ...
+
+    @property
+    def position(self) -> int:
+        """The position of the last event that is durable. Positions count from 1 and are never reused."""
+        ...
+
+    @property
+    def syncs(self) -> int:
+        """How many forced writes this object has made since it was opened. For tests and metrics."""
+        ...
+
+    async def decide(self, proposal: Proposal) -> Ruling:
+        """Makes the decision, or returns the one that was made before. One atomic step against the fence, the record
+        and the request id:
+
+        - a record is there: it is returned, whatever was proposed;
+        - the proposer's epoch is fenced: `EpochFenced`;
+        - the transaction is of another epoch: only ABORT is taken, and only if that epoch is fenced; else
+          `NotTheOwner`. Below that epoch's horizon: `BelowHorizon`;
+        - a commit or delegation whose request id is held by another transaction: ABORT is recorded and returned
+          (CLAIMED). A commit holds its id for ever, a delegation until an `Ended` with `committed=False`;
+        - else the proposal is recorded.
+
+        Durable when it returns, unless it returns ABORT. Raises `JournalFailed`.
+        """
+        ...
+
+    def append(self, event: Event) -> None:
+        """Hands over an event that needs no force; it rides along with the next forced write, or goes by itself
+        within a moment. `Decided` is not accepted here (ValueError). Raises `JournalFailed` if the journal has failed.
+        """
+        ...
+
+    async def flush(self) -> None:
+        """Waits until everything handed over so far is durable."""
+        ...
+
+    async def register(self, participant: ParticipantRecord) -> None:
+        """Adds or replaces a participant by name, durably."""
+        ...
+
+    async def participants(self) -> tuple[ParticipantRecord, ...]:
+        """All participants, by name."""
+        ...
+
+    async def epochs(self) -> tuple[EpochRecord, ...]:
+        """Every epoch given out, the lowest first."""
+        ...
+
+    async def fence(self, epoch: Epoch) -> None:
+        """Fences an epoch, durably and for ever. Fencing a fenced one, or one that was never given out, is no error."""
+        ...
+
+    async def transaction(self, txid: Txid) -> TransactionRecord | None:
+        """What is known of a transaction; None if there is no record."""
+        ...
+
+    async def request(self, request_id: str) -> TransactionRecord | None:
+        """The transaction that holds this request id, else the one with its highest attempt; None if there is none."""
+        ...
+
+    async def unfinished(self) -> tuple[TransactionRecord, ...]:
+        """Every transaction that is decided and not ended, the oldest first. Costs what is unfinished, not history."""
+        ...
+
+    async def transactions(
+        self, *, limit: int, before: Txid | None = None, unfinished_only: bool = False
+    ) -> tuple[TransactionRecord, ...]:
+        """The newest first, at most `limit`, only those older than `before`. Undecided ones count as unfinished."""
+        ...
+
+    async def close(self) -> None:
+        """Makes everything handed over durable, gives the lock back. A second call does nothing."""
+        ...

@@ -1,0 +1,91 @@
+"""The form of an error on the wire: a gRPC status with `google.rpc` details.
+
+Lives here: building and reading it, the same on both sides. Must not live here: which error has which code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol, cast
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+DOMAIN: Final = "twophase"
+_SHOWN: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a call was refused as such: nothing was started, and the outcome is known to be "nothing".
+
+    `code` is the gRPC status; `reason` a name in UPPER_SNAKE_CASE for programs; `message` the fact, with the value and
+    the remedy in words; `field` the path of the request's field (`operations[2].payload`) or empty; `value` what was
+    given, cut short; `remedy` what to do; `outcome_known` is False only where something may have been started.
+    """
+
+    code: grpc.StatusCode
+    reason: str
+    message: str
+    field: str = ""
+    value: str = ""
+    remedy: str = ""
+    outcome_known: bool = True
+
+
+class FailedCall(Protocol):
+    """The part of a failed call that carries its status: `grpc.aio.AioRpcError` has it, and so has `grpc.Call`."""
+
+    def code(self) -> grpc.StatusCode: ...
+    def details(self) -> str | None: ...
+
+
+def to_status(problem: Problem) -> status_pb2.Status:
+    """The `google.rpc.Status` of a problem: ErrorInfo always, BadRequest if a field is named."""
+    named = {"field": problem.field, "value": shorten(problem.value), "remedy": problem.remedy}
+    metadata = {key: text for key, text in named.items() if text}
+    metadata["outcome_known"] = "true" if problem.outcome_known else "false"
+    status = status_pb2.Status(code=problem.code.value[0], message=problem.message)
+    _pack(status, error_details_pb2.ErrorInfo(reason=problem.reason, domain=DOMAIN, metadata=metadata))
+    if problem.field:
+        violation = error_details_pb2.BadRequest.FieldViolation(field=problem.field, description=problem.message)
+        _pack(status, error_details_pb2.BadRequest(field_violations=[violation]))
+    return status
+
+
+def _pack(status: status_pb2.Status, detail: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest) -> None:
+    packed = Any()
+    packed.Pack(detail)
+    status.details.append(packed)
+
+
+def from_call(call: FailedCall) -> Problem:
+    """What a failed call says of itself. One without our details has an empty `reason` and no known outcome."""
+    code = call.code()
+    message = call.details() or ""
+    try:
+        status = rpc_status.from_call(cast(grpc.Call, call))
+    except ValueError:
+        status = None
+    if status is not None and status.code != code_pb2.OK:
+        for detail in status.details:
+            info = error_details_pb2.ErrorInfo()
+            if detail.Unpack(info) and info.domain == DOMAIN:
+                return Problem(
+                    code=code,
+                    reason=info.reason,
+                    message=message,
+                    field=info.metadata.get("field", ""),
+                    value=info.metadata.get("value", ""),
+                    remedy=info.metadata.get("remedy", ""),
+                    outcome_known=info.metadata.get("outcome_known") == "true",
+                )
+    return Problem(code=code, reason="", message=message, outcome_known=False)
+
+
+def shorten(text: str) -> str:
+    """A value as it may be shown in a message: at most 200 characters, with what is unprintable escaped."""
+    shown = text if text.isprintable() else ascii(text)[1:-1]
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}... ({len(text)} characters)"
