@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import psycopg
+
 from twophase.v1 import types_pb2
 
 SyncConnection: TypeAlias = psycopg.Connection[Any]

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from twophase.contract.names import Txid
-
 from twophase.coordinator.protocol.decisions import Decision, Ending, Vote
 
 

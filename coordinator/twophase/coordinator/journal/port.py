@@ -20,9 +20,8 @@ from enum import Enum
 from typing import Protocol
 
 from twophase.contract.names import Epoch, Txid
-
-from twophase.coordinator.protocol.decisions import Decision
 from twophase.coordinator.journal.events import BranchRef, Event, Reason, RequestRef, TransactionRecord
+from twophase.coordinator.protocol.decisions import Decision
 
 
 class JournalError(Exception):

@@ -1,0 +1,116 @@
+"""What the engine takes and gives: the values its callers (gRPC service, embedded use, simulation) see.
+
+Lives here: submissions, answers, rejections, limits. Must not live here: how anything is done, and gRPC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from twophase.contract.names import Epoch, Txid
+from twophase.contract.status import Problem
+from twophase.coordinator.journal.events import Reason, TransactionRecord
+from twophase.v1 import types_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one coordinator takes. Durations are seconds, sizes are bytes."""
+
+    default_deadline: float = 10.0
+    deadline_cap: float = 60.0
+    payload_bytes: int = 1 << 20
+    operations: int = 256
+    participants: int = 64
+    running: int = 10_000
+
+
+class Wait(Enum):
+    """When `Engine.execute` answers; see `twophase.v1.Wait`."""
+
+    APPLIED = "applied"
+    DECIDED = "decided"
+
+
+class Outcome(Enum):
+    """How a transaction ended, or that it did not yet; see `twophase.v1.Outcome`."""
+
+    COMMITTED = "committed"
+    ABORTED = "aborted"
+    PENDING = "pending"
+    NOT_SEEN = "not seen"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One operation at one participant."""
+
+    participant: str
+    operation: str
+    payload: types_pb2.Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A whole transaction. The form of every name and the limits were checked by the caller; the rest is the engine's.
+
+    `attempt` counts from 1. `seen_epoch` is the epoch of the client's last answer: None if the client gives none (execute
+    without that protection), `NEVER_SEEN` if it says that it never had one. `deadline` is in seconds.
+    """
+
+    request_id: str
+    attempt: int
+    seen_epoch: Epoch | NeverSeen | None
+    calls: tuple[Call, ...]
+    deadline: float
+    wait: Wait = Wait.APPLIED
+
+
+class NeverSeen(Enum):
+    """The type of `NEVER_SEEN`."""
+
+    NEVER_SEEN = "never seen"
+
+
+NEVER_SEEN = NeverSeen.NEVER_SEEN
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one operation returned."""
+
+    participant: str
+    operation: str
+    payload: types_pb2.Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a transaction ended; the fields are those of `twophase.v1.ExecuteResponse`."""
+
+    outcome: Outcome
+    txid: Txid | None
+    attempt: int
+    applied: bool = False
+    results: tuple[Result, ...] = ()
+    reasons: tuple[Reason, ...] = ()
+    pending: tuple[str, ...] = ()
+    heuristic: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is known of a transaction: its record, and its outcome in the words of the API."""
+
+    record: TransactionRecord
+    outcome: Outcome
+    applied: bool
+
+
+class Rejected(Exception):
+    """A submission or question that is wrong as such: nothing was started by it. Carries the answer to give."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem

@@ -1,0 +1,65 @@
+"""The port to participants: what the engine and the supervisor ask of the network.
+
+Lives here: the interface and its one error. Must not live here: channels, sockets, retries.
+
+The messages are the contract's own (`twophase.v1`), so that the in-process links of tests and of the simulation speak
+exactly what the gRPC ones do.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from twophase.v1 import participant_pb2
+
+
+class LinkLost(Exception):
+    """The call was not answered: whether it took effect is unknown. The message says where and what."""
+
+
+class LinkRejected(LinkLost):
+    """The participant answered that the call itself is wrong (a status that repeating will not change)."""
+
+
+class Link(Protocol):
+    """The calls of `twophase.v1.Participant` at one address. Every call raises `LinkLost`; `timeout` is in seconds."""
+
+    async def handshake(
+        self, request: participant_pb2.HandshakeRequest, *, timeout: float
+    ) -> participant_pb2.HandshakeResponse: ...
+
+    async def prepare(
+        self, request: participant_pb2.PrepareRequest, *, timeout: float
+    ) -> participant_pb2.PrepareResponse: ...
+
+    async def apply(
+        self, request: participant_pb2.ApplyRequest, *, timeout: float
+    ) -> participant_pb2.ApplyResponse: ...
+
+    async def commit(
+        self, request: participant_pb2.CommitRequest, *, timeout: float
+    ) -> participant_pb2.CommitResponse: ...
+
+    async def abort(
+        self, request: participant_pb2.AbortRequest, *, timeout: float
+    ) -> participant_pb2.AbortResponse: ...
+
+    async def list_prepared(
+        self, request: participant_pb2.ListPreparedRequest, *, timeout: float
+    ) -> participant_pb2.ListPreparedResponse: ...
+
+    async def inspect(
+        self, request: participant_pb2.InspectRequest, *, timeout: float
+    ) -> participant_pb2.InspectResponse: ...
+
+    async def close(self) -> None:
+        """Gives the connection back. A second call does nothing."""
+        ...
+
+
+class Links(Protocol):
+    """Makes links. One link an address is enough: calls share it."""
+
+    def connect(self, address: str) -> Link:
+        """A link to `host:port`; it connects by itself and again after every loss. Never raises for a dead address."""
+        ...
