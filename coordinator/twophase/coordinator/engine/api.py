@@ -55,8 +55,8 @@ class Call:
 class Submission:
     """A whole transaction. The form of every name and the limits were checked by the caller; the rest is the engine's.
 
-    `attempt` counts from 1. `seen_epoch` is the epoch of the client's last answer: None if the client gives none (execute
-    without that protection), `NEVER_SEEN` if it says that it never had one. `deadline` is in seconds.
+    `attempt` counts from 1. `seen_epoch` is the epoch of the client's last answer: None if the client gives none
+    (execute without that protection), `NEVER_SEEN` if it says that it never had one. `deadline` is in seconds.
     """
 
     request_id: str
