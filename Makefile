@@ -1,42 +1,86 @@
-# make demo    sets everything up and runs a few hundred orders through four databases
-# make test    sets everything up, checks the code and runs every test
-# make protos  generates the Python code of the contract again (needs its own tools, in .venv-protos)
-# make clean   removes what make made
+# make demo     sets everything up and runs a few hundred orders through four databases
+# make test     sets everything up, checks the code and runs every test
+# make lint     only the checks;  make unit  only the tests
+# make protos   generates the Python code of the contract again, after a change of the .proto files
+# make baseline takes today's contract as the one later changes must not break: once for each release
+# make clean    removes what make made
+#
+# ARGS goes to the command:        make demo ARGS="--orders my-orders.csv"    make unit ARGS="tests/contract -x"
+# PYTHON is the Python to use:     make test PYTHON=python3.13
 
-PYTHON ?= python3
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell \
+            $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))) python3)
 VENV   := .venv
+TOOLS  := .venv-protos
 BIN    := $(VENV)/bin
-READY  := $(VENV)/.ready
 ARGS   ?=
+PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: setup demo test lint unit protos clean
+# Stamps: what `make demo` needs, what the tests need besides, and the compiler of the contract, which must stay apart.
+READY  := $(VENV)/.ready
+DEV    := $(VENV)/.ready-dev
+PROTOC := $(TOOLS)/.ready
 
-setup: $(READY)
+.PHONY: setup demo test lint unit protos protos-tools baseline clean
+.DELETE_ON_ERROR:
+
+setup: $(DEV) $(PROTOC)
+
+# An environment whose creation was interrupted has no working pip, and is made again.
+define make_venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "twophase needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." >&2; \
+	  echo "Name another one:  make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments: its venv module is not installed." >&2; \
+	  echo "On Debian and Ubuntu:  apt install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+endef
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "twophase needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
-	@echo "setting up $(VENV) (once) ..."
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sandbox]' --group dev
-	@touch $(READY)
+	$(make_venv)
+	@echo "installing twophase and its Postgres into $(VENV) (once) ..."
+	@$(PIP) install -c constraints.txt -e '.[sandbox]'
+	@touch $@
+
+# Also all that $(READY) stands for, in one go: `make test` on a fresh machine resolves once.
+$(DEV): pyproject.toml constraints.txt
+	$(make_venv)
+	@echo "installing twophase, its Postgres and the test tools into $(VENV) (once) ..."
+	@$(BIN)/python -c 'import sys, pip; sys.exit([int(n) for n in pip.__version__.split(".")[:2]] < [25, 1])' \
+	  || $(PIP) install --upgrade 'pip>=25.1'
+	@$(PIP) install -c constraints.txt -e '.[sandbox]' --group dev
+	@touch $(READY) $@
+
+$(PROTOC): $(DEV) tests/tools/protos-constraints.txt
+	@echo "installing the compiler of the contract into $(TOOLS) (once) ..."
+	@$(BIN)/python -m venv --clear --without-pip $(TOOLS)
+	@$(PIP) --python $(TOOLS)/bin/python install -r tests/tools/protos-constraints.txt
+	@touch $@
+
+protos-tools: $(PROTOC)
 
 demo: $(READY)
 	@$(BIN)/twophase demo $(ARGS)
 
 test: lint unit
 
-lint: $(READY)
+lint: $(DEV)
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy
 
-unit: $(READY)
+unit: $(DEV) $(PROTOC)
 	@$(BIN)/pytest -q -n 2 --dist worksteal $(ARGS)
 
-protos:
-	@$(PYTHON) tests/tools/generate_protos.py
+protos: $(PROTOC)
+	@$(BIN)/buf format --write
+	@$(BIN)/buf lint
+	@$(BIN)/python tests/tools/generate_protos.py
+
+baseline: $(DEV)
+	@$(BIN)/buf build --exclude-source-info -o tests/contract/baseline.binpb
+	@echo "tests/contract/baseline.binpb is the contract as it is now"
 
 clean:
-	rm -rf $(VENV) .venv-protos .mypy_cache .ruff_cache .pytest_cache dist
+	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
