@@ -3,9 +3,9 @@
     python tests/tools/generate_protos.py            writes beside the .proto files; `make protos` does this
     python tests/tools/generate_protos.py --into DIR writes there instead, for a comparison
 
-The compiler lives in an environment of its own, `.venv-protos`: it is the oldest one whose output runs on every gRPC and
-protobuf the project allows, and its own requirements would hold those of the project back. Standard library only, so that
-any Python runs it.
+The compiler lives in an environment of its own, `.venv-protos`: it is the oldest one whose output runs on every gRPC
+and protobuf the project allows, and its own requirements would hold those of the project back. Standard library only,
+so that any Python runs it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def generate(into: Path) -> list[Path]:
     outputs = [f"--{kind}_out={into}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
     plugins = [f"--plugin={TOOLS / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
     command = [str(python), "-m", "grpc_tools.protoc", "-I.", *outputs, *plugins, *map(str, sources)]
-    ran = subprocess.run(command, cwd=PROTOS, capture_output=True, text=True, check=False)  # noqa: S603 (our own arguments)
+    ran = subprocess.run(command, cwd=PROTOS, capture_output=True, text=True, check=False)
     if ran.returncode != 0:
         raise GenerationFailed(f"protoc failed with exit code {ran.returncode}:\n{ran.stderr.strip()}")
     written: list[Path] = []

@@ -10,6 +10,7 @@ from typing import Final, Protocol, cast
 
 import grpc
 from google.protobuf.any_pb2 import Any
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -65,24 +66,31 @@ def from_call(call: FailedCall) -> Problem:
     """What a failed call says of itself. One without our details has an empty `reason` and no known outcome."""
     code = call.code()
     message = call.details() or ""
+    info = _info(call)
+    if info is None:
+        return Problem(code=code, reason="", message=message, outcome_known=False)
+    return Problem(
+        code=code,
+        reason=info.reason,
+        message=message,
+        field=info.metadata.get("field", ""),
+        value=info.metadata.get("value", ""),
+        remedy=info.metadata.get("remedy", ""),
+        outcome_known=info.metadata.get("outcome_known") == "true",
+    )
+
+
+def _info(call: FailedCall) -> error_details_pb2.ErrorInfo | None:
     try:
         status = rpc_status.from_call(cast(grpc.Call, call))
-    except ValueError:
-        status = None
-    if status is not None and status.code != code_pb2.OK:
-        for detail in status.details:
-            info = error_details_pb2.ErrorInfo()
-            if detail.Unpack(info) and info.domain == DOMAIN:
-                return Problem(
-                    code=code,
-                    reason=info.reason,
-                    message=message,
-                    field=info.metadata.get("field", ""),
-                    value=info.metadata.get("value", ""),
-                    remedy=info.metadata.get("remedy", ""),
-                    outcome_known=info.metadata.get("outcome_known") == "true",
-                )
-    return Problem(code=code, reason="", message=message, outcome_known=False)
+        if status is not None and status.code != code_pb2.OK:
+            for detail in status.details:
+                info = error_details_pb2.ErrorInfo()
+                if detail.Unpack(info) and info.domain == DOMAIN:
+                    return info
+    except (ValueError, DecodeError):  # details that contradict the status, or are no details: a proxy's, not ours
+        return None
+    return None
 
 
 def shorten(text: str) -> str:
