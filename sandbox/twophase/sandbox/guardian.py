@@ -1,0 +1,126 @@
+"""The guardian: nothing that was started here outlives this process, however it ends.
+
+Lives here: the parent's side. The child (`_cleaner`) holds the other end of a pipe; when this process is gone, SIGKILL
+included, the pipe ends, and the child stops every registered process and removes every registered directory. An orderly
+end goes the same way, so that the way is well trodden. Must not live here: what is started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from twophase.sandbox import _cleaner
+from twophase.sandbox.users import Account
+
+# The shell tells the guardian its own number and becomes the program. It holds the pipe open until it has done so:
+# there is no moment at which the program runs and the guardian does not know of it.
+# It gets the pipe as its standard input, because a POSIX shell can name only ten descriptors.
+_REGISTER: Final = 'echo "process $$ $1" >&0; shift; exec "$@" </dev/null'
+
+
+class Guardian:
+    """Starts processes and makes directories that are gone when this process is gone.
+
+    A context manager; `close` may be called twice. Start it before anything that starts threads of its own (gRPC).
+    """
+
+    def __init__(self) -> None:
+        read_end, self._pipe = os.pipe()
+        try:
+            self._child = subprocess.Popen(  # noqa: S603 - our own script
+                [sys.executable, "-I", "-S", _cleaner.__file__],
+                stdin=read_end,
+                stdout=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError:
+            os.close(self._pipe)
+            raise
+        finally:
+            os.close(read_end)
+        self._directories: list[Path] = []
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """The child's process number."""
+        return self._child.pid
+
+    def directory(self, prefix: str = "twophase-", *, reachable_by: Account | None = None) -> Path:
+        """Makes a temporary directory. With `reachable_by` that account can pass through it (but not list it)."""
+        base = reachable_by.temporary_base() if reachable_by is not None else None
+        path = Path(tempfile.mkdtemp(prefix=prefix, dir=base))
+        self._tell(f"directory {path}")
+        self._directories.append(path)
+        if reachable_by is not None and reachable_by.is_other:
+            path.chmod(0o711)
+        return path
+
+    def start(
+        self,
+        command: Sequence[str | Path],
+        *,
+        log: Path,
+        cwd: Path,
+        account: Account | None = None,
+        environment: Mapping[str, str] | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
+        stdout: int | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Starts a program in a session of its own, so that a Ctrl-C at the terminal does not reach it.
+
+        What it writes is appended to `log` (its standard output too, unless `stdout` says otherwise). `stop_signal` is
+        what ends it if this process dies. Call `forget` once it was waited for. Raises `OSError`.
+        """
+        switch = account.switch() if account is not None else {}
+        with log.open("ab") as sink:
+            return subprocess.Popen(  # noqa: S603 - a list, no shell syntax in it
+                ["/bin/sh", "-c", _REGISTER, "sh", str(int(stop_signal)), *map(str, command)],
+                stdin=self._pipe,
+                stdout=sink if stdout is None else stdout,
+                stderr=sink,
+                cwd=cwd,
+                env=None if environment is None else dict(environment),
+                start_new_session=True,
+                **switch,
+            )
+
+    def forget(self, process: subprocess.Popen[bytes]) -> None:
+        """Says that a process has ended and was waited for."""
+        self._tell(f"forget {process.pid}")
+
+    def close(self) -> None:
+        """Ends everything that is still registered, and waits for that."""
+        if self._closed:
+            return
+        self._closed = True
+        os.close(self._pipe)
+        # A second Ctrl-C must not cut the clean-up short; the child ignores it too.
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):
+                self._child.wait()
+                break
+        for directory in self._directories:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _tell(self, line: str) -> None:
+        os.write(self._pipe, os.fsencode(f"{line}\n"))
