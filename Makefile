@@ -15,6 +15,8 @@ TOOLS  := .venv-protos
 BIN    := $(VENV)/bin
 ARGS   ?=
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# The pins hold for what builds the project, too: an older pip takes the first variable for that, a newer one the second.
+PINNED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(PIP)
 
 # Stamps: what `make demo` needs, what the tests need besides, and the compiler of the contract, which must stay apart.
 READY  := $(VENV)/.ready
@@ -40,7 +42,7 @@ endef
 $(READY): pyproject.toml constraints.txt
 	$(make_venv)
 	@echo "installing twophase and its Postgres into $(VENV) (once) ..."
-	@$(PIP) install -c constraints.txt -e '.[sandbox]'
+	@$(PINNED) install -e '.[sandbox]'
 	@touch $@
 
 # Also all that $(READY) stands for, in one go: `make test` on a fresh machine resolves once.
@@ -49,7 +51,7 @@ $(DEV): pyproject.toml constraints.txt
 	@echo "installing twophase, its Postgres and the test tools into $(VENV) (once) ..."
 	@$(BIN)/python -c 'import sys, pip; sys.exit([int(n) for n in pip.__version__.split(".")[:2]] < [25, 1])' \
 	  || $(PIP) install --upgrade 'pip>=25.1'
-	@$(PIP) install -c constraints.txt -e '.[sandbox]' --group dev
+	@$(PINNED) install -e '.[sandbox]' --group dev
 	@touch $(READY) $@
 
 $(PROTOC): $(DEV) tests/tools/protos-constraints.txt
