@@ -1,6 +1,6 @@
 """The guardian's child: waits for its parent's end, then stops what the parent started and removes its directories.
 
-Lives here: a script that runs on its own, as `python -I -S _cleaner.py`. Must not live here: any import but the
+Lives here: a script that runs on its own, as `python -I -S _cleaner.py GRACE`. Must not live here: any import but the
 standard library's small ones; it has to be up in milliseconds, and to be there when everything else has died.
 
 It reads lines from its standard input. End of file means: the parent is gone, in whatever way.
@@ -17,8 +17,8 @@ import signal
 import sys
 import time
 
-GRACE = 8.0  # Postgres gives its own children 5 seconds after SIGQUIT before it kills them
 STEP = 0.01
+REMOVAL = 5.0
 IPC_RMID = 0
 
 
@@ -37,7 +37,7 @@ def main() -> None:
             processes.pop(int(rest), None)
         elif verb == "directory":
             directories.append(rest)
-    stop_all(processes)
+    stop_all(processes, float(sys.argv[1]))
     for directory in directories:
         remove(directory)
 
@@ -66,13 +66,13 @@ def alive(pid: int, born: str) -> bool:
     return fields[0] != b"Z" and os.fsdecode(fields[19]) == born
 
 
-def stop_all(processes: dict[int, tuple[int, str]]) -> None:
-    """Asks every process to stop, and kills those that have not within the grace."""
+def stop_all(processes: dict[int, tuple[int, str]], grace: float) -> None:
+    """Asks every process to stop, and kills those that have not within the grace (seconds)."""
     for pid, (stop, born) in processes.items():
         if alive(pid, born):
             send(pid, stop)
             send(pid, signal.SIGCONT)  # a stopped process hears nothing
-    end = time.monotonic() + GRACE
+    end = time.monotonic() + grace
     left = {pid: born for pid, (_, born) in processes.items()}
     while left and time.monotonic() < end:
         left = {pid: born for pid, born in left.items() if alive(pid, born)}
@@ -93,7 +93,7 @@ def remove(directory: str) -> None:
     for parent, _, files in os.walk(directory):
         if "postmaster.pid" in files:
             release_shared_memory(os.path.join(parent, "postmaster.pid"))  # noqa: PTH118
-    end = time.monotonic() + GRACE
+    end = time.monotonic() + REMOVAL
     while os.path.lexists(directory) and time.monotonic() < end:  # dying backends may still write into it
         shutil.rmtree(directory, ignore_errors=True)
         if os.path.lexists(directory):

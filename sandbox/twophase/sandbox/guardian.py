@@ -31,14 +31,15 @@ _REGISTER: Final = 'echo "process $$ $1" >&0; shift; exec "$@" </dev/null'
 class Guardian:
     """Starts processes and makes directories that are gone when this process is gone.
 
-    A context manager; `close` may be called twice. Start it before anything that starts threads of its own (gRPC).
+    `grace` is how long, in seconds, they may take to stop before they are killed. A context manager; `close` may be called twice. Start it before anything that starts threads of its own (gRPC).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, grace: float = 8.0) -> None:
+        # Postgres gives its own children 5 seconds after SIGQUIT before it kills them: the grace is longer.
         read_end, self._pipe = os.pipe()
         try:
             self._child = subprocess.Popen(  # noqa: S603 - our own script
-                [sys.executable, "-I", "-S", _cleaner.__file__],
+                [sys.executable, "-I", "-S", _cleaner.__file__, str(grace)],
                 stdin=read_end,
                 stdout=subprocess.DEVNULL,
                 cwd="/",
