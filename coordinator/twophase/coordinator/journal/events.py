@@ -1,6 +1,7 @@
-"""What the journal remembers of a transaction, event by event, and the fold that makes its state of them.
+"""What the journal remembers of a transaction, event by event, and the state that is made of them.
 
-Lives here: the events, their JSON form, `TransactionRecord` and `fold`. Must not live here: where events are kept.
+Lives here: the events and `TransactionRecord`. Must not live here: how the state is made of events (`fold`), their
+written form (`codec`), and where they are kept.
 
 An event is a fact that happened; it is never changed. The decision is one of them, and the only one for which order
 and durability carry a promise (R4, R5); the others ride along with the next forced write and may be lost in a crash, in
@@ -102,6 +103,7 @@ Event: TypeAlias = Begun | Voted | Decided | Finished | Ended
 class TransactionRecord:
     """The state of one transaction: the fold of its events.
 
+    `branches` are those that must hear of the decision; before it is made, all that work was about to be sent to.
     `committed` is None while the outcome is not known: before the decision, and after a delegation until the branch is
     asked. `ended` is True once every branch is finished. `votes` and `endings` map branch numbers to what is known.
     """

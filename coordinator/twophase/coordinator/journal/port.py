@@ -40,8 +40,13 @@ class JournalFailed(JournalError):
     """A write or sync failed. Whether it took effect is unknown until the journal is opened again; stop the process."""
 
 
+class JournalClosed(JournalError):
+    """The journal was closed before this call. Nothing was written. Not retryable: open it again."""
+
+
 class EpochFenced(JournalError):
-    """The proposer's epoch is fenced: another coordinator finishes its transactions. Nothing was written. Stop."""
+    """The proposer's epoch is fenced, and another coordinator finishes its transactions; or this journal never gave it
+    out, as after a restore from a backup. Nothing was written. Stop."""
 
 
 class NotTheOwner(JournalError):
@@ -138,9 +143,10 @@ class Journal(Protocol):
         and the request id:
 
         - a record is there: it is returned, whatever was proposed;
-        - the proposer's epoch is fenced: `EpochFenced`;
+        - the proposer's epoch is fenced, or unknown to this journal: `EpochFenced`;
+        - the transaction is below its epoch's horizon: `BelowHorizon`;
         - the transaction is of another epoch: only ABORT is taken, and only if that epoch is fenced; else
-          `NotTheOwner`. Below that epoch's horizon: `BelowHorizon`;
+          `NotTheOwner`;
         - a commit or delegation whose request id is held by another transaction: ABORT is recorded and returned
           (CLAIMED). A commit holds its id for ever, a delegation until an `Ended` with `committed=False`;
         - else the proposal is recorded.
@@ -194,5 +200,9 @@ class Journal(Protocol):
         ...
 
     async def close(self) -> None:
-        """Makes everything handed over durable, gives the lock back. A second call does nothing."""
+        """Makes everything handed over durable, gives the lock back. A second call does nothing. Every later call of
+        another method raises `JournalClosed`.
+
+        Raises `JournalFailed`, after the lock is given back, if what was handed over may be lost.
+        """
         ...

@@ -1,0 +1,154 @@
+"""What a memory journal knows: the fold of everything that was ever written to its disk.
+
+Lives here: the entries of a memory disk and the state they make, with the questions asked of it. Must not live here:
+durability, tasks, the rules themselves (`rules`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias, assert_never
+
+from twophase.contract.names import Epoch, Txid
+from twophase.coordinator.journal.events import (
+    Begun,
+    Decided,
+    Ended,
+    Event,
+    Finished,
+    RequestRef,
+    TransactionRecord,
+    Voted,
+)
+from twophase.coordinator.journal.fold import fold
+from twophase.coordinator.journal.port import EpochRecord, ParticipantRecord, Proposal
+from twophase.coordinator.journal.rules import EpochView, Situation, Standing, claims_request, releases_request
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An epoch was given out."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """An epoch was fenced."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """Records of an epoch below a sequence may have been pruned."""
+
+    epoch: Epoch
+    sequence: int
+
+
+Entry: TypeAlias = Event | Given | Fenced | Horizon | ParticipantRecord
+
+
+@dataclass(slots=True)
+class State:
+    """All of it. `decided` and `holders` answer `decide` without a look at the history."""
+
+    given: list[Epoch] = field(default_factory=list)
+    fenced: set[Epoch] = field(default_factory=set)
+    horizons: dict[Epoch, int] = field(default_factory=dict)
+    participants: dict[str, ParticipantRecord] = field(default_factory=dict)
+    events: dict[Txid, list[Event]] = field(default_factory=dict)
+    decided: dict[Txid, Decided] = field(default_factory=dict)
+    ended: set[Txid] = field(default_factory=set)
+    attempts: dict[str, set[tuple[int, Txid]]] = field(default_factory=dict)
+    holders: dict[str, Txid] = field(default_factory=dict)
+
+    def apply(self, entry: Entry) -> None:
+        """Takes the next entry."""
+        match entry:
+            case Given():
+                self.given.append(entry.epoch)
+            case Fenced():
+                self.fenced.add(entry.epoch)
+            case Horizon():
+                self.horizons[entry.epoch] = entry.sequence
+            case ParticipantRecord():
+                self.participants[entry.name] = entry
+            case Begun() | Voted() | Decided() | Finished() | Ended():
+                self._apply_event(entry)
+            case _:
+                assert_never(entry)
+
+    def situation(self, proposal: Proposal) -> Situation:
+        """What `rules.judge` must know about a proposal."""
+        existing = self.decided.get(proposal.txid)
+        return Situation(
+            existing=None if existing is None else existing.decision,
+            proposer=self._view(proposal.epoch),
+            owner=self._view(proposal.txid.epoch),
+            holder=None if proposal.request is None else self.holders.get(proposal.request.request_id),
+        )
+
+    def record(self, txid: Txid) -> TransactionRecord | None:
+        """A transaction."""
+        events = self.events.get(txid)
+        return None if events is None else fold(events)
+
+    def request(self, request_id: str) -> TransactionRecord | None:
+        """The holder of a request id, else its highest attempt."""
+        holder = self.holders.get(request_id)
+        if holder is not None:
+            return self.record(holder)
+        attempts = self.attempts.get(request_id)
+        return None if attempts is None else self.record(max(attempts)[1])
+
+    def epochs(self) -> tuple[EpochRecord, ...]:
+        """The epochs given out."""
+        return tuple(EpochRecord(epoch, epoch in self.fenced, self.horizons.get(epoch, 0)) for epoch in self.given)
+
+    def newest(self, *, before: Txid | None, unfinished_only: bool) -> Iterator[TransactionRecord]:
+        """Transactions, the newest first."""
+        for txid in sorted(self.events, reverse=True):
+            if (before is None or txid < before) and not (unfinished_only and txid in self.ended):
+                yield fold(self.events[txid])
+
+    def unfinished(self) -> tuple[TransactionRecord, ...]:
+        """Transactions that are decided and not ended, the oldest first."""
+        return tuple(fold(self.events[txid]) for txid in sorted(self.decided.keys() - self.ended))
+
+    def _apply_event(self, event: Event) -> None:
+        self.events.setdefault(event.txid, []).append(event)
+        match event:
+            case Begun():
+                self._attempt(event.txid, event.request)
+            case Decided():
+                self.decided[event.txid] = event
+                self._attempt(event.txid, event.request)
+                if event.request is not None and claims_request(event.decision):
+                    self.holders[event.request.request_id] = event.txid
+            case Ended():
+                self.ended.add(event.txid)
+                self._release(event)
+            case Voted() | Finished():
+                pass
+            case _:
+                assert_never(event)
+
+    def _attempt(self, txid: Txid, request: RequestRef | None) -> None:
+        if request is not None:
+            self.attempts.setdefault(request.request_id, set()).add((request.attempt, txid))
+
+    def _release(self, event: Ended) -> None:
+        decided = self.decided.get(event.txid)
+        if decided is None or decided.request is None:
+            return
+        if releases_request(decided.decision, committed=event.committed):
+            self.holders.pop(decided.request.request_id, None)
+
+    def _view(self, epoch: Epoch) -> EpochView:
+        horizon = self.horizons.get(epoch, 0)
+        if epoch in self.fenced:
+            return EpochView(Standing.FENCED, horizon)
+        return EpochView(Standing.OPEN, horizon) if epoch in self.given else EpochView(Standing.STRANGE)

@@ -1,0 +1,166 @@
+"""The SQLite journal's tables and every statement that touches them.
+
+Lives here: SQL, as constants with a comment each, and the migrations. Must not live here: code that runs it.
+
+`events` is the history: rows are added and never changed. `decisions`, `fences` and `epochs` are write-once facts. The
+rest are projections, kept in the same SQL transaction as the event they follow from, so that no question costs history.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# "tpjl": what `file` and `PRAGMA application_id` tell apart from every other SQLite file.
+APPLICATION_ID: Final = 0x74706A6C
+
+_VERSION_1: Final = (
+    # One row: which journal this is. The label is what people call it.
+    """
+    CREATE TABLE journal (id TEXT NOT NULL, label TEXT NOT NULL)
+    """,
+    # Every start of a coordinator. horizon: the lowest sequence whose record is certain to be kept.
+    """
+    CREATE TABLE epochs (number INTEGER PRIMARY KEY, nonce TEXT NOT NULL, horizon INTEGER NOT NULL DEFAULT 0)
+    """,
+    # Epochs that decide nothing more; one that was never given out here may be among them. Never pruned (R5).
+    """
+    CREATE TABLE fences (number INTEGER NOT NULL, nonce TEXT NOT NULL, PRIMARY KEY (number, nonce)) WITHOUT ROWID
+    """,
+    # Participants, as they were at their last handshake.
+    """
+    CREATE TABLE participants (
+        name TEXT PRIMARY KEY, address TEXT NOT NULL, system_identifier TEXT NOT NULL, timeline INTEGER NOT NULL,
+        database TEXT NOT NULL
+    ) WITHOUT ROWID
+    """,
+    # The history. at: milliseconds since 1970 by the wall clock, for display only. Pruning must keep the newest row: it
+    # holds the place of the highest position, so that none is given out twice.
+    """
+    CREATE TABLE events (
+        position INTEGER PRIMARY KEY, txid TEXT NOT NULL, at INTEGER NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL
+    )
+    """,
+    "CREATE INDEX events_of_transaction ON events (txid, position)",
+    """
+    CREATE TRIGGER events_are_facts BEFORE UPDATE ON events
+    BEGIN SELECT RAISE(ABORT, 'an event is never changed'); END
+    """,
+    # The decisions, each made once (R5). branch: whom a delegation went to. request_id: whom the transaction runs for.
+    """
+    CREATE TABLE decisions (
+        txid TEXT PRIMARY KEY, decision TEXT NOT NULL, branch INTEGER, request_id TEXT
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TRIGGER decisions_are_final BEFORE UPDATE ON decisions
+    BEGIN SELECT RAISE(ABORT, 'a decision is never changed'); END
+    """,
+    # Every attempt at every request. holds: this one has claimed the id; the index lets at most one do so (R6).
+    """
+    CREATE TABLE requests (
+        request_id TEXT NOT NULL, attempt INTEGER NOT NULL, txid TEXT NOT NULL, holds INTEGER NOT NULL,
+        PRIMARY KEY (request_id, attempt, txid)
+    ) WITHOUT ROWID
+    """,
+    "CREATE UNIQUE INDEX one_holder ON requests (request_id) WHERE holds = 1",
+    # How far every transaction is. The index has only those that are not ended, whatever the history.
+    """
+    CREATE TABLE transactions (txid TEXT PRIMARY KEY, decided INTEGER NOT NULL, ended INTEGER NOT NULL) WITHOUT ROWID
+    """,
+    "CREATE INDEX unfinished ON transactions (txid) WHERE ended = 0",
+)
+
+# The statements that bring a file from version n to n + 1 stand at n. A released entry is never changed.
+MIGRATIONS: Final = (_VERSION_1,)
+VERSION: Final = len(MIGRATIONS)
+
+# --- opening
+
+# Whether the file holds anything at all.
+COUNT_OBJECTS: Final = "SELECT count(*) FROM sqlite_master"
+# Makes the journal: its id and label.
+INSERT_JOURNAL: Final = "INSERT INTO journal (id, label) VALUES (?, ?)"
+# Which journal this is.
+SELECT_JOURNAL: Final = "SELECT id, label FROM journal"
+# The journal is called something else now.
+UPDATE_LABEL: Final = "UPDATE journal SET label = ?"
+# The highest epoch given out.
+LAST_EPOCH: Final = "SELECT coalesce(max(number), 0) FROM epochs"
+# Gives out an epoch.
+INSERT_EPOCH: Final = "INSERT INTO epochs (number, nonce) VALUES (?, ?)"
+# Fences every epoch below one: a file has one coordinator at a time, and the lock says that it is us.
+FENCE_BELOW: Final = "INSERT OR IGNORE INTO fences (number, nonce) SELECT number, nonce FROM epochs WHERE number < ?"
+# The highest position given out.
+LAST_POSITION: Final = "SELECT coalesce(max(position), 0) FROM events"
+
+# --- writing
+
+# Fences one epoch; once is as good as twice.
+INSERT_FENCE: Final = "INSERT OR IGNORE INTO fences (number, nonce) VALUES (?, ?)"
+# Adds or replaces a participant.
+UPSERT_PARTICIPANT: Final = (
+    "INSERT INTO participants (name, address, system_identifier, timeline, database) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (name) DO UPDATE SET address = excluded.address, system_identifier = excluded.system_identifier,"
+    " timeline = excluded.timeline, database = excluded.database"
+)
+# The decision on record.
+SELECT_DECISION: Final = "SELECT decision, branch, request_id FROM decisions WHERE txid = ?"
+# An epoch's horizon (null if it was never given out) and whether it is fenced.
+SELECT_EPOCH: Final = (
+    "SELECT (SELECT horizon FROM epochs WHERE number = ?1 AND nonce = ?2),"
+    " EXISTS (SELECT 1 FROM fences WHERE number = ?1 AND nonce = ?2)"
+)
+# Who holds a request id.
+SELECT_HOLDER: Final = "SELECT txid FROM requests WHERE request_id = ? AND holds = 1"
+# Records a decision; a second one for the same transaction is a constraint violation.
+INSERT_DECISION: Final = "INSERT INTO decisions (txid, decision, branch, request_id) VALUES (?, ?, ?, ?)"
+# Records an attempt at a request, or that one claims it.
+UPSERT_REQUEST: Final = (
+    "INSERT INTO requests (request_id, attempt, txid, holds) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (request_id, attempt, txid) DO UPDATE SET holds = excluded.holds WHERE excluded.holds > holds"
+)
+# A delegate proved refused: its transaction gives the request id back.
+RELEASE_REQUEST: Final = "UPDATE requests SET holds = 0 WHERE request_id = ? AND txid = ? AND holds = 1"
+# Adds an event.
+INSERT_EVENT: Final = "INSERT INTO events (position, txid, at, kind, body) VALUES (?, ?, ?, ?, ?)"
+# Keeps track of how far a transaction is; decided and ended only ever go from 0 to 1.
+UPSERT_TRANSACTION: Final = (
+    "INSERT INTO transactions (txid, decided, ended) VALUES (?, ?, ?)"
+    " ON CONFLICT (txid) DO UPDATE SET decided = max(decided, excluded.decided), ended = max(ended, excluded.ended)"
+    " WHERE excluded.decided > decided OR excluded.ended > ended"
+)
+
+# --- reading
+
+# All participants.
+SELECT_PARTICIPANTS: Final = (
+    "SELECT name, address, system_identifier, timeline, database FROM participants ORDER BY name"
+)
+# All epochs given out, with their fences.
+SELECT_EPOCHS: Final = (
+    "SELECT number, nonce, EXISTS (SELECT 1 FROM fences f WHERE f.number = e.number AND f.nonce = e.nonce), horizon"
+    " FROM epochs e ORDER BY number"
+)
+# The events of one transaction.
+EVENTS_OF_TRANSACTION: Final = "SELECT txid, kind, body FROM events WHERE txid = ? ORDER BY position"
+# The events of the transaction that answers for a request: the holder, else the highest attempt.
+EVENTS_OF_REQUEST: Final = (
+    "SELECT txid, kind, body FROM events WHERE txid = (SELECT txid FROM requests WHERE request_id = ?"
+    " ORDER BY holds DESC, attempt DESC, txid DESC LIMIT 1) ORDER BY position"
+)
+# The events of what is decided and not ended, the oldest transaction first.
+EVENTS_OF_UNFINISHED: Final = (
+    "SELECT txid, kind, body FROM events WHERE txid IN"
+    " (SELECT txid FROM transactions WHERE ended = 0 AND decided = 1) ORDER BY txid, position"
+)
+# The events of the newest transactions below a name.
+EVENTS_OF_NEWEST: Final = (
+    "SELECT txid, kind, body FROM events WHERE txid IN"
+    " (SELECT txid FROM transactions WHERE txid < ? ORDER BY txid DESC LIMIT ?) ORDER BY txid DESC, position"
+)
+# The same, only of those that are not ended.
+EVENTS_OF_NEWEST_UNFINISHED: Final = (
+    "SELECT txid, kind, body FROM events WHERE txid IN"
+    " (SELECT txid FROM transactions WHERE txid < ? AND ended = 0 ORDER BY txid DESC LIMIT ?)"
+    " ORDER BY txid DESC, position"
+)

@@ -1,0 +1,246 @@
+"""The SQLite journal: one file, one coordinator at a time.
+
+Lives here: the port's calls, and reads. Must not live here: how a file is opened (`sqlite_open`), when a batch is
+written (`sqlite_writer`) and what it writes (`sqlite_batch`), SQL (`schema`).
+
+Reads have a connection of their own, which only reads, so that no list holds up a decision. They see what was handed
+over before them: if something about their subject is still on its way, they wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+from twophase.contract.names import Epoch, Txid
+from twophase.coordinator.journal import schema, sqlite_open
+from twophase.coordinator.journal.codec import decode
+from twophase.coordinator.journal.events import Begun, Event, TransactionRecord
+from twophase.coordinator.journal.fold import fold
+from twophase.coordinator.journal.lock import FileLock
+from twophase.coordinator.journal.port import (
+    EpochRecord,
+    JournalClosed,
+    JournalFailed,
+    ParticipantRecord,
+    Proposal,
+    Ruling,
+)
+from twophase.coordinator.journal.rules import check_event, check_limit
+from twophase.coordinator.journal.sqlite_batch import Append, Fence, Mark, Propose, Register
+from twophase.coordinator.journal.sqlite_thread import SqliteThread
+from twophase.coordinator.journal.sqlite_writer import Topic, Writer
+
+# How long, in seconds, SQLite waits for a lock that another program's connection has on the file.
+BUSY_TIMEOUT: Final = 2.0
+# How often the checkpoint of the opening is tried, each time for the busy timeout.
+OPEN_ATTEMPTS: Final = 5
+# Sorts after the name of every transaction.
+_NEWEST: Final = "~"
+
+
+class SqliteJournal:
+    """The port's `Journal` in a SQLite file. Use from one event loop."""
+
+    def __init__(
+        self, path: Path, lock: FileLock, writing: SqliteThread, reading: SqliteThread, opened: sqlite_open.Opened
+    ) -> None:
+        """For `open` only."""
+        self._path = path
+        self._lock = lock
+        self._threads = (reading, writing)
+        self._reading = reading
+        self._opened = opened
+        self._writer = Writer(writing, position=opened.position, name=str(path), on_failure=self._stop_threads)
+        self._closing: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        path: str | Path,
+        *,
+        label: str | None = None,
+        busy_timeout: float = BUSY_TIMEOUT,
+        attempts: int = OPEN_ATTEMPTS,
+    ) -> SqliteJournal:
+        """Opens the journal, and makes it where there is none. `label` is what people call the installation; without
+        one the earlier label stays.
+
+        Raises `JournalLocked` if another process has it, or another program's connection keeps it busy for `attempts`
+        times `busy_timeout` seconds: retryable. Raises `JournalUnusable` if it cannot be used: not retryable.
+        """
+        lock = sqlite_open.take_lock(path)
+        path = lock.journal
+        threads: list[SqliteThread] = []
+        try:
+            sqlite_open.make_file(path)
+            with sqlite_open.explained(path):
+                writing = await SqliteThread.open(path, mode="rw", busy_timeout=busy_timeout)
+                threads.append(writing)
+                opened = await writing.run(partial(sqlite_open.prepare, path=path, label=label, patience=attempts))
+                reading = await SqliteThread.open(path, mode="ro", busy_timeout=busy_timeout)
+                threads.append(reading)
+            return cls(path, lock, writing, reading, opened)
+        except BaseException:
+            for thread in reversed(threads):
+                await thread.close()
+            lock.release()
+            raise
+
+    @property
+    def journal_id(self) -> str:
+        """See the port."""
+        return self._opened.journal_id
+
+    @property
+    def label(self) -> str:
+        """What people call this installation; empty if nobody said."""
+        return self._opened.label
+
+    @property
+    def epoch(self) -> Epoch:
+        """See the port."""
+        return self._opened.epoch
+
+    @property
+    def position(self) -> int:
+        """See the port."""
+        return self._writer.position
+
+    @property
+    def syncs(self) -> int:
+        """See the port."""
+        return self._writer.syncs
+
+    async def decide(self, proposal: Proposal) -> Ruling:
+        """See the port."""
+        self._check_open()
+        topics: list[Topic] = [proposal.txid]
+        if proposal.request is not None:
+            topics.append(proposal.request.request_id)
+        answer = await self._writer.submit(Propose(proposal, _now()), topics)
+        if isinstance(answer, Ruling):
+            return answer
+        raise answer or AssertionError(f"the writer did not judge {proposal}")
+
+    def append(self, event: Event) -> None:
+        """See the port."""
+        self._check_open()
+        check_event(event)
+        topics: list[Topic] = [event.txid]
+        if isinstance(event, Begun) and event.request is not None:
+            topics.append(event.request.request_id)
+        self._writer.hand_over(Append(event, _now()), topics)
+
+    async def flush(self) -> None:
+        """See the port."""
+        self._check_open()
+        await self._writer.submit(Mark(forced=True))
+
+    async def register(self, participant: ParticipantRecord) -> None:
+        """See the port."""
+        self._check_open()
+        await self._writer.submit(Register(participant))
+
+    async def fence(self, epoch: Epoch) -> None:
+        """See the port."""
+        self._check_open()
+        await self._writer.submit(Fence(epoch))
+
+    async def participants(self) -> tuple[ParticipantRecord, ...]:
+        """See the port."""
+        await self._settle()
+        return tuple(ParticipantRecord(*row) for row in await self._read(schema.SELECT_PARTICIPANTS))
+
+    async def epochs(self) -> tuple[EpochRecord, ...]:
+        """See the port."""
+        await self._settle()
+        rows = await self._read(schema.SELECT_EPOCHS)
+        return tuple(EpochRecord(Epoch(number, nonce), bool(fence), horizon) for number, nonce, fence, horizon in rows)
+
+    async def transaction(self, txid: Txid) -> TransactionRecord | None:
+        """See the port."""
+        await self._settle(txid)
+        return await self._read_record(schema.EVENTS_OF_TRANSACTION, str(txid))
+
+    async def request(self, request_id: str) -> TransactionRecord | None:
+        """See the port."""
+        await self._settle(request_id)
+        record = await self._read_record(schema.EVENTS_OF_REQUEST, request_id)
+        if record is not None and await self._settle(record.txid):
+            return await self._read_record(schema.EVENTS_OF_REQUEST, request_id)
+        return record
+
+    async def unfinished(self) -> tuple[TransactionRecord, ...]:
+        """See the port."""
+        await self._settle()
+        return await self._read_records(schema.EVENTS_OF_UNFINISHED)
+
+    async def transactions(
+        self, *, limit: int, before: Txid | None = None, unfinished_only: bool = False
+    ) -> tuple[TransactionRecord, ...]:
+        """See the port."""
+        check_limit(limit)
+        await self._settle()
+        sql = schema.EVENTS_OF_NEWEST_UNFINISHED if unfinished_only else schema.EVENTS_OF_NEWEST
+        return await self._read_records(sql, _NEWEST if before is None else str(before), limit)
+
+    async def close(self) -> None:
+        """See the port."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name=f"closing {self._path}")
+        elif self._closing.done():
+            return
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        try:
+            await self._writer.end()
+        finally:
+            # The writer's connection goes last: it moves the log into the file.
+            for thread in self._threads:
+                await thread.close()
+            self._lock.release()
+
+    def _stop_threads(self) -> None:
+        for thread in self._threads:
+            thread.stop()
+
+    def _check_open(self) -> None:
+        if self._closing is not None:
+            raise JournalClosed(f"journal {self._path} is closed; open it again")
+
+    async def _settle(self, *topics: Topic) -> bool:
+        self._check_open()
+        return await self._writer.settle(*topics)
+
+    async def _read_record(self, sql: str, name: str) -> TransactionRecord | None:
+        records = await self._read_records(sql, name)
+        return records[0] if records else None
+
+    async def _read_records(self, sql: str, *parameters: object) -> tuple[TransactionRecord, ...]:
+        rows = await self._read(sql, *parameters)
+        return tuple(_record(Txid.parse(name), events) for name, events in groupby(rows, key=lambda row: str(row[0])))
+
+    async def _read(self, sql: str, *parameters: object) -> list[Any]:
+        try:
+            return await self._reading.run(lambda connection: connection.execute(sql, parameters).fetchall())
+        except sqlite3.Error as error:
+            self._writer.fail(error)
+            raise JournalFailed(
+                f"journal {self._path} cannot be read: {error}; stop this process and start it anew"
+            ) from error
+
+
+def _record(txid: Txid, rows: Any) -> TransactionRecord:
+    return fold(decode(txid, kind, body) for _, kind, body in rows)
+
+
+def _now() -> int:
+    """Milliseconds since 1970, for display only."""
+    return time.time_ns() // 1_000_000
