@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from twophase.contract.names import Epoch, Txid
 from twophase.contract.status import Problem
@@ -24,6 +25,9 @@ class Limits:
     operations: int = 256
     participants: int = 64
     running: int = 10_000
+
+
+DEFAULT_LIMITS: Final = Limits()
 
 
 class Wait(Enum):

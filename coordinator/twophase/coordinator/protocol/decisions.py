@@ -63,3 +63,14 @@ class Ending(Enum):
     ABORTED = "aborted"
     REFUSED = "refused"
     LOST = "lost"
+
+
+def contradicts(decision: Decision, ending: Ending) -> bool:
+    """Whether a branch that ended so is a heuristic outcome under this decision (R11). A delegated one never is."""
+    match decision.kind:
+        case DecisionKind.COMMIT:
+            return ending is not Ending.APPLIED
+        case DecisionKind.ABORT:
+            return ending not in (Ending.ABORTED, Ending.REFUSED)
+        case DecisionKind.DELEGATED:
+            return ending is Ending.LOST

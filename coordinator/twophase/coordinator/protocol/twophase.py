@@ -30,7 +30,16 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from twophase.coordinator.protocol.decisions import ABORT, COMMIT, Decision, DecisionKind, Ending, Vote, delegated
+from twophase.coordinator.protocol.decisions import (
+    ABORT,
+    COMMIT,
+    Decision,
+    DecisionKind,
+    Ending,
+    Vote,
+    contradicts,
+    delegated,
+)
 from twophase.coordinator.protocol.effects import (
     Alarm,
     Effect,
@@ -134,7 +143,7 @@ class State:
 Step: TypeAlias = tuple[State, tuple[Effect, ...]]
 
 
-# --- the two ways to start, and the step ------------------------------------------------------------------------------
+# --- the ways to start, and the step ----------------------------------------------------------------------------------
 
 
 def begin(branches: Iterable[Branch]) -> Step:
@@ -154,6 +163,11 @@ def begin(branches: Iterable[Branch]) -> Step:
     if state.open:
         return state, tuple(SendPrepare(number) for number in state.open)
     return replace(state, phase=Phase.DECIDING), _propose_agreement(state)
+
+
+def refuse() -> Step:
+    """Starts a transaction that is to end by abort before any branch is told of it: only its record stays."""
+    return State(Phase.DECIDING, ()), (Propose(ABORT),)
 
 
 def resume(decision: Decision, branches: Iterable[int], endings: Mapping[int, Ending] = MappingProxyType({})) -> Step:
@@ -225,13 +239,9 @@ _UNTOLD: Final = frozenset({Standing.HELD_BACK, Standing.SILENT})
 
 def _standing_after(decision: Decision, ending: Ending) -> Standing:
     """What an ending means under a decision: as it should be, or a heuristic (R11)."""
-    match decision.kind, ending:
-        case (DecisionKind.COMMIT | DecisionKind.DELEGATED, Ending.APPLIED):
-            return Standing.APPLIED
-        case (DecisionKind.ABORT | DecisionKind.DELEGATED, Ending.ABORTED | Ending.REFUSED):
-            return Standing.ABORTED
-        case _:
-            return Standing.HEURISTIC
+    if contradicts(decision, ending):
+        return Standing.HEURISTIC
+    return Standing.APPLIED if ending is Ending.APPLIED else Standing.ABORTED
 
 
 def _stand(state: State, branch: int, standing: Standing) -> State:

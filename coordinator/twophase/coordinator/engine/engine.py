@@ -1,0 +1,318 @@
+"""The engine's face: transactions go in, answers come out.
+
+Lives here: admission (R6: request ids, attempts, epochs; known participants and operations), who waits for what, start
+and stop. Must not live here: what a transaction does (`running`), recovery (`supervisor`), gRPC.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from twophase.contract.names import MAX_SEQUENCE, Txid
+from twophase.coordinator.engine import reasons, rejections
+from twophase.coordinator.engine.api import (
+    DEFAULT_LIMITS,
+    Answer,
+    Call,
+    Limits,
+    Outcome,
+    Result,
+    Submission,
+    View,
+    Wait,
+)
+from twophase.coordinator.engine.fingerprints import request_fingerprint
+from twophase.coordinator.engine.links import LinkLost, Links
+from twophase.coordinator.engine.live import Live
+from twophase.coordinator.engine.peers import Peer, Peers
+from twophase.coordinator.engine.recorded import answer_of, results_of, view_of
+from twophase.coordinator.engine.running import Part, Running, Surroundings
+from twophase.coordinator.engine.supervisor import Supervisor
+from twophase.coordinator.engine.tasks import Tasks
+from twophase.coordinator.journal.events import Reason, RequestRef, TransactionRecord
+from twophase.coordinator.journal.port import Journal
+from twophase.coordinator.protocol.decisions import ABORT, DecisionKind
+from twophase.coordinator.protocol.twophase import Phase
+from twophase.v1 import participant_pb2
+
+Offers: TypeAlias = Mapping[str, participant_pb2.OperationDescription]
+
+_ANSWER_GRACE = 1.0  # seconds after the deadline in which what is decided may still become applied before the answer
+_STOP_SECONDS = 1.0  # how long the rollbacks of a stopping coordinator are waited for
+
+
+class Engine:
+    """Runs transactions over one open journal. Make it, and call everything, in one event loop.
+
+    `failed` gets an exception when the engine cannot go on (a failed journal, a fenced epoch, a defect): then the
+    process must end at once and start again, which recovers (R10).
+    """
+
+    def __init__(
+        self, journal: Journal, links: Links, *, limits: Limits = DEFAULT_LIMITS, sweep_every: float = 5.0
+    ) -> None:
+        self.journal = journal
+        self.limits = limits
+        self._tasks = Tasks()
+        self._peers = Peers(journal, links)
+        self._around = Surroundings(journal, self._peers, self._tasks)
+        self._sequence = itertools.count(1)
+        self._live = Live(self._tasks)
+        self._admissions: dict[str, asyncio.Future[Running | None]] = {}
+        self._supervisor = Supervisor(self._around, self._live, sweep_every=sweep_every)
+        self._stopping = False
+
+    @property
+    def failed(self) -> asyncio.Future[None]:
+        """Done, with an exception, when the process must end."""
+        return self._tasks.failed
+
+    async def start(self) -> None:
+        """Knows its participants again and takes up what was left; recovery goes on in the background."""
+        await self._peers.load()
+        await self._supervisor.start()
+
+    async def stop(self, grace: float) -> None:
+        """Takes nothing new, lets running transactions end for up to `grace` seconds, aborts those not decided by then.
+
+        What is decided and not finished then is finished by the next start. The journal stays open.
+        """
+        self._stopping = True
+        await self._all_ended(grace)
+        for running in self._live:
+            if running.state.phase is Phase.VOTING:
+                running.roll_back(reasons.stopping())
+        await self._all_ended(_STOP_SECONDS)
+        await self._tasks.cancel()
+
+    async def register(self, name: str, address: str) -> None:
+        """Makes a participant known, durably. Raises `Rejected`."""
+        self._refuse_if_stopping()
+        peer = await self._peers.register(name, address)
+        self._supervisor.watch(peer)
+
+    async def view(self, key: Txid | str) -> View | None:
+        """What is known of a transaction, by its name or by its request id; None if there is no record."""
+        record = await (self.journal.transaction(key) if isinstance(key, Txid) else self.journal.request(key))
+        return view_of(record) if record is not None else None
+
+    async def views(self, *, limit: int, before: Txid | None = None, unfinished_only: bool = False) -> tuple[View, ...]:
+        """Transactions, the newest first, at most `limit`, only those older than `before`."""
+        records = await self.journal.transactions(limit=limit, before=before, unfinished_only=unfinished_only)
+        return tuple(view_of(record) for record in records)
+
+    async def execute(self, submission: Submission) -> Answer:
+        """Runs a transaction, or joins or recalls the one that runs or ran for the same request (R6).
+
+        Raises `Rejected`; nothing was started then. A cancelled call cancels nothing of a transaction that began.
+        """
+        fingerprint = request_fingerprint(submission.calls)
+        arrived = asyncio.get_running_loop().time()
+        while True:
+            self._refuse_if_stopping()
+            admission = self._admissions.get(submission.request_id)
+            if admission is None:
+                found: Running | Answer | None = await self._admit(submission, fingerprint)
+            else:
+                running = await asyncio.shield(admission)
+                found = await self._join(running, submission, fingerprint) if running is not None else None
+            match found:
+                case Answer():
+                    return found
+                case Running():
+                    answer = await self._answer(found, submission, arrived + submission.deadline)
+                    if found.claimed_by is None:
+                        return answer
+                case None:
+                    continue
+
+    # --- admission (R6) -----------------------------------------------------------------------------------------------
+
+    async def _admit(self, submission: Submission, fingerprint: bytes) -> Running | Answer:
+        """The first copy of a request comes through here; others that come meanwhile wait for what it finds."""
+        key = submission.request_id
+        admission = self._admissions[key] = asyncio.get_running_loop().create_future()
+        running: Running | None = None
+        try:
+            found = await self._recall(submission, fingerprint) or await self._start(submission, fingerprint)
+            running = found if isinstance(found, Running) else None
+            return found
+        finally:
+            admission.set_result(running)
+            if running is None or running.decided.done():
+                del self._admissions[key]
+            else:
+                running.decided.add_done_callback(lambda _: self._admissions.pop(key, None))
+
+    async def _join(self, running: Running, submission: Submission, fingerprint: bytes) -> Running | Answer | None:
+        """What a copy of a request that is running gets; None to look again."""
+        request = running.request
+        if request is None or request.fingerprint != fingerprint:
+            raise rejections.request_id_reused(submission.request_id)
+        if submission.attempt == request.attempt:
+            return running
+        if submission.attempt < request.attempt:
+            return _ended_before(submission, request.attempt)
+        committed = await asyncio.shield(running.decided)
+        return running if committed else None
+
+    async def _recall(self, submission: Submission, fingerprint: bytes) -> Running | Answer | None:
+        """What the journal says of the request; None if this attempt may run."""
+        record = await self.journal.request(submission.request_id)
+        if record is not None and record.request is not None:
+            same = record.request.fingerprint == fingerprint
+            if _holds_its_id(record):
+                if not same:
+                    raise rejections.request_id_reused(submission.request_id)
+                return self._live.get(record.txid) or await self._recorded(record, submission)
+            if record.decision == ABORT or record.committed is False:
+                if submission.attempt < record.request.attempt:
+                    return _ended_before(submission, record.request.attempt)
+                if submission.attempt == record.request.attempt:
+                    if not same:
+                        raise rejections.request_id_reused(submission.request_id)
+                    return answer_of(record, attempt=submission.attempt)
+        if submission.seen_epoch is not None and submission.seen_epoch != self.journal.epoch:
+            return Answer(Outcome.NOT_SEEN, None, submission.attempt)
+        return None
+
+    async def _recorded(self, record: TransactionRecord, submission: Submission) -> Answer:
+        journal_id = self.journal.journal_id
+        results = await results_of(record, submission.calls, self._peers, journal_id=journal_id)
+        return answer_of(record, attempt=submission.attempt, results=results)
+
+    async def _start(self, submission: Submission, fingerprint: bytes) -> Running:
+        """Checks what can be checked before anything is sent, and begins. Raises `Rejected`."""
+        loop = asyncio.get_running_loop()
+        arrived = loop.time()
+        if len(self._live) >= self.limits.running:
+            raise rejections.full(len(self._live), self.limits.running)
+        groups: dict[str, list[tuple[int, Call]]] = {}
+        for index, call in enumerate(submission.calls):
+            groups.setdefault(call.participant, []).append((index, call))
+        peers = [self._known(name, group[0][0]) for name, group in groups.items()]
+        answers = await asyncio.gather(*(self._offered(peer, within=submission.deadline) for peer in peers))
+        away: Reason | None = None
+        parts = []
+        for number, (peer, offered, group) in enumerate(zip(peers, answers, groups.values(), strict=True)):
+            if isinstance(offered, LinkLost):
+                away = away or reasons.unreachable(peer.name, str(offered))
+                continue
+            described = [await self._checked(peer, offered, index, call) for index, call in group]
+            calls = tuple(call for _, call in group)
+            parts.append(Part(number, peer, calls, read_only=all(one.read_only for one in described)))
+        self._refuse_if_stopping()
+        request = RequestRef(submission.request_id, submission.attempt, fingerprint)
+        running = Running(self._around, self._next_txid(), request, tuple(parts))
+        self._live.add(running)
+        left = submission.deadline - (loop.time() - arrived)
+        if away is not None:
+            running.refuse(away)
+        elif left <= 0:
+            running.refuse(reasons.deadline(submission.deadline, tuple(groups)))
+        else:
+            running.begin(deadline=left)
+        return running
+
+    def _next_txid(self) -> Txid:
+        sequence = next(self._sequence)
+        if sequence >= MAX_SEQUENCE:
+            raise RuntimeError(f"epoch {self.journal.epoch} has given out all its {MAX_SEQUENCE} transactions; restart")
+        return Txid(self.journal.epoch, sequence)
+
+    def _known(self, name: str, index: int) -> Peer:
+        peer = self._peers.get(name)
+        if peer is None:
+            raise rejections.unknown_participant(index, name)
+        return peer
+
+    async def _offered(self, peer: Peer, *, within: float) -> Offers | LinkLost:
+        try:
+            return await self._peers.ready(peer, within=within)
+        except LinkLost as error:
+            return error
+
+    async def _checked(
+        self, peer: Peer, offered: Offers, index: int, call: Call
+    ) -> participant_pb2.OperationDescription:
+        described = offered.get(call.operation)
+        if described is None:
+            try:  # it may have been deployed anew since it shook hands
+                await self._peers.greet(peer)
+            except LinkLost:
+                pass
+            else:
+                offered = peer.operations or {}
+                described = offered.get(call.operation)
+        if described is None:
+            raise rejections.unknown_operation(index, call, sorted(offered))
+        rejections.refuse_another_type(described, index, call)
+        return described
+
+    def _refuse_if_stopping(self) -> None:
+        if self._stopping:
+            raise rejections.stopping()
+
+    # --- answering ----------------------------------------------------------------------------------------------------
+
+    async def _answer(self, running: Running, submission: Submission, answer_by: float) -> Answer:
+        """Waits as the submission asks. The transaction goes on whether or not somebody waits (R13)."""
+        request = running.request
+        attempt = request.attempt if request is not None else submission.attempt
+        try:
+            async with asyncio.timeout_at(answer_by + _ANSWER_GRACE):
+                committed = await asyncio.shield(running.decided)
+                if not committed or submission.wait is Wait.APPLIED:
+                    await running.settled.wait()
+        except TimeoutError:
+            if not running.decided.done():
+                return Answer(Outcome.PENDING, running.txid, attempt, pending=running.pending)
+        committed = running.decided.result()
+        return Answer(
+            outcome=Outcome.COMMITTED if committed else Outcome.ABORTED,
+            txid=running.txid,
+            attempt=attempt,
+            applied=running.ended.is_set(),
+            results=_results(running, submission.calls) if committed else (),
+            reasons=() if committed else tuple(running.reasons),
+            pending=running.pending,
+            heuristic=running.heuristic,
+        )
+
+    async def _all_ended(self, within: float) -> None:
+        waiting = [asyncio.ensure_future(running.ended.wait()) for running in self._live]
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=within)
+            for task in late:
+                task.cancel()
+
+
+def _holds_its_id(record: TransactionRecord) -> bool:
+    """Whether nothing else may commit under the record's request id: it is committed, or may yet turn out to be."""
+    unsettled = record.decision is not None and record.decision.kind is DecisionKind.DELEGATED
+    return record.committed is True or (unsettled and record.committed is None)
+
+
+def _ended_before(submission: Submission, latest: int) -> Answer:
+    reason = Reason(
+        kind="ABORTED",
+        code="EARLIER_ATTEMPT",
+        message=f"attempt {submission.attempt} has ended; attempt {latest} of this request came after it",
+        retryable=False,
+    )
+    return Answer(Outcome.ABORTED, None, submission.attempt, applied=True, reasons=(reason,))
+
+
+def _results(running: Running, calls: tuple[Call, ...]) -> tuple[Result, ...]:
+    """The results of all branches, in the order of the request; empty if one is not at hand."""
+    left = {part.peer.name: list(part.results) for part in running.parts.values()}
+    results = []
+    for call in calls:
+        rest = left.get(call.participant)
+        if not rest:
+            return ()
+        results.append(Result(call.participant, call.operation, rest.pop(0)))
+    return tuple(results)

@@ -1,0 +1,49 @@
+"""The transactions under way in this process.
+
+Lives here: who is in the set, and from when to when. Must not live here: anything about one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from twophase.contract.names import Txid
+from twophase.coordinator.engine.running import Running
+from twophase.coordinator.engine.tasks import Tasks
+
+
+class Live:
+    """Every transaction is in here from before its first message until all its branches are over.
+
+    Recovery relies on it: a prepared branch whose transaction is not in here, and not decided, has no owner at work.
+    """
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+        self._running: dict[Txid, Running] = {}
+
+    def add(self, running: Running) -> None:
+        """Keeps the transaction until it has ended. Call it before the transaction sends anything."""
+        self._running[running.txid] = running
+        self._tasks.spawn(self._forget(running), name=f"forget {running.txid}")
+
+    def get(self, txid: Txid) -> Running | None:
+        """The transaction, if it is under way."""
+        return self._running.get(txid)
+
+    def names(self) -> frozenset[Txid]:
+        """The transactions under way at this moment."""
+        return frozenset(self._running)
+
+    def __iter__(self) -> Iterator[Running]:
+        return iter(tuple(self._running.values()))
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def __contains__(self, txid: Txid) -> bool:
+        return txid in self._running
+
+    async def _forget(self, running: Running) -> None:
+        await running.ended.wait()
+        del self._running[running.txid]

@@ -1,0 +1,74 @@
+"""Why a transaction is aborted: the reasons the engine itself gives, and those it takes from participants.
+
+Lives here: their wording, in one place. Must not live here: when they apply.
+"""
+
+from __future__ import annotations
+
+from twophase.coordinator.journal.events import Reason
+from twophase.v1 import types_pb2
+
+_PREFIX = "REFUSAL_KIND_"
+
+
+def from_refusal(refusal: types_pb2.Refusal, *, participant: str) -> Reason:
+    """A participant's own words; an unknown or missing kind counts as INTERNAL."""
+    try:
+        name = types_pb2.RefusalKind.Name(refusal.kind).removeprefix(_PREFIX)
+    except ValueError:
+        name = "UNSPECIFIED"
+    return Reason(
+        kind="INTERNAL" if name == "UNSPECIFIED" else name,
+        code=refusal.code or name,
+        message=refusal.message or "the participant gave no reason",
+        retryable=refusal.retryable,
+        participant=participant,
+        operation=refusal.operation,
+    )
+
+
+def unreachable(participant: str, why: str) -> Reason:
+    """The participant did not answer before it voted."""
+    return Reason(
+        kind="UNREACHABLE",
+        code="UNREACHABLE",
+        message=f"participant {participant!r} did not answer: {why}; nothing of this transaction stays there",
+        retryable=True,
+        participant=participant,
+    )
+
+
+def not_counted(participant: str, why: str) -> Reason:
+    """The participant answered with something that is no vote."""
+    return Reason(
+        kind="INTERNAL",
+        code="INVALID_VOTE",
+        message=f"the vote of participant {participant!r} does not count: {why}",
+        retryable=True,
+        participant=participant,
+    )
+
+
+def deadline(seconds: float, waiting_for: tuple[str, ...]) -> Reason:
+    """The time was up before every vote was there."""
+    return Reason(
+        kind="DEADLINE",
+        code="DEADLINE",
+        message=f"not every participant had voted after {seconds:g} s; missing: {', '.join(waiting_for) or 'none'}",
+        retryable=True,
+    )
+
+
+def stopping() -> Reason:
+    """The coordinator stops and does not wait for the votes."""
+    return Reason(kind="ABORTED", code="STOPPING", message="the coordinator is stopping; send it again", retryable=True)
+
+
+def presumed() -> Reason:
+    """Recovery found the transaction without a decision."""
+    return Reason(
+        kind="ABORTED",
+        code="PRESUMED_ABORT",
+        message="the coordinator that began this transaction ended before it decided",
+        retryable=True,
+    )

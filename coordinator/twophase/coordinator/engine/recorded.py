@@ -1,0 +1,83 @@
+"""Answers from the journal: what is told of a transaction that is not running any more.
+
+Lives here: reading a record as an answer, and fetching results from the participants' ledgers. Must not live here:
+running transactions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from twophase.coordinator.engine.api import Answer, Call, Outcome, Result, View
+from twophase.coordinator.engine.links import LinkLost
+from twophase.coordinator.engine.peers import Peers
+from twophase.coordinator.journal.events import TransactionRecord
+from twophase.coordinator.protocol.decisions import contradicts
+from twophase.v1 import participant_pb2, types_pb2
+
+_INSPECT_SECONDS = 2.0
+
+
+def outcome_of(record: TransactionRecord) -> Outcome:
+    """The outcome a record stands for; PENDING while it has none."""
+    match record.committed:
+        case True:
+            return Outcome.COMMITTED
+        case False:
+            return Outcome.ABORTED
+        case None:
+            return Outcome.PENDING
+
+
+def view_of(record: TransactionRecord) -> View:
+    """The record in the words of the API."""
+    return View(record, outcome_of(record), applied=record.ended)
+
+
+def answer_of(record: TransactionRecord, *, attempt: int, results: tuple[Result, ...] = ()) -> Answer:
+    """The record as the answer to a repeated request; `attempt` is the one it answers for if the record names none."""
+    decision = record.decision
+    wrong = {
+        number for number, ending in record.endings.items() if decision is not None and contradicts(decision, ending)
+    }
+    open_branches = () if record.ended else record.branches
+    return Answer(
+        outcome=outcome_of(record),
+        txid=record.txid,
+        attempt=record.request.attempt if record.request is not None else attempt,
+        applied=record.ended,
+        results=results,
+        reasons=() if record.committed else record.reasons,
+        pending=tuple(branch.participant for branch in open_branches if branch.number not in record.endings),
+        heuristic=tuple(branch.participant for branch in record.branches if branch.number in wrong),
+    )
+
+
+async def results_of(
+    record: TransactionRecord, calls: tuple[Call, ...], peers: Peers, *, journal_id: str
+) -> tuple[Result, ...]:
+    """What the operations of a committed transaction returned, from the ledgers; empty if one cannot be had now.
+
+    A read-only branch keeps no row, so the results of a transaction that had one are not at hand afterwards.
+    """
+    request = participant_pb2.InspectRequest(journal_id=journal_id, txid=str(record.txid))
+
+    async def rows_at(name: str) -> list[types_pb2.Payload]:
+        peer = peers.get(name)
+        if peer is None:
+            raise LinkLost(f"participant {name!r} is not known")
+        answer = await peer.link.inspect(request, timeout=_INSPECT_SECONDS)
+        applied = [row for row in answer.entries if row.outcome == participant_pb2.LEDGER_OUTCOME_APPLIED]
+        return [payload for row in applied for payload in row.results]
+
+    names = list(dict.fromkeys(call.participant for call in calls))
+    try:
+        rows = dict(zip(names, await asyncio.gather(*(rows_at(name) for name in names)), strict=True))
+    except LinkLost:
+        return ()
+    results = []
+    for call in calls:
+        if not rows[call.participant]:
+            return ()
+        results.append(Result(call.participant, call.operation, rows[call.participant].pop(0)))
+    return tuple(results)

@@ -1,0 +1,347 @@
+"""One transaction under way: the machine's state, and the messages and writes that the machine asks for.
+
+Lives here: carrying out effects, and turning answers into events. Must not live here: what follows from an event (that
+is `protocol.twophase`), request ids, recovery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from twophase.contract.names import Gid, Txid
+from twophase.coordinator.engine import messages, reasons
+from twophase.coordinator.engine.api import Call
+from twophase.coordinator.engine.links import LinkLost
+from twophase.coordinator.engine.peers import Peer, Peers
+from twophase.coordinator.engine.tasks import Tasks
+from twophase.coordinator.journal import events as facts
+from twophase.coordinator.journal.port import Basis, Journal, Proposal
+from twophase.coordinator.protocol import twophase
+from twophase.coordinator.protocol.decisions import ABORT, Decision, Ending, Vote
+from twophase.coordinator.protocol.effects import (
+    Alarm,
+    Effect,
+    End,
+    Propose,
+    SendAbort,
+    SendApply,
+    SendCommit,
+    SendPrepare,
+    SendSettle,
+    TellDecided,
+    TellUnreached,
+)
+from twophase.coordinator.protocol.events import (
+    ApplyLost,
+    DeadlinePassed,
+    Event,
+    Finished,
+    RollbackAsked,
+    Ruled,
+    Unreached,
+    Voted,
+)
+from twophase.v1 import participant_pb2, types_pb2
+
+_log = logging.getLogger(__name__)
+
+FINISH_SECONDS = 5.0  # how long one attempt at phase two may take
+ANSWER_MARGIN = 1.0  # how much longer than the deadline an answer to prepare or apply is waited for
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # between attempts at phase two, in seconds, with full jitter
+
+
+@dataclass(eq=False, slots=True)
+class Part:
+    """One branch of a running transaction: where it is, what it does, what it returned.
+
+    `calls` is empty for a transaction taken up from the journal: it only has to be finished.
+    """
+
+    number: int
+    peer: Peer
+    calls: tuple[Call, ...] = ()
+    read_only: bool = False
+    results: tuple[types_pb2.Payload, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every running transaction works with."""
+
+    journal: Journal
+    peers: Peers
+    tasks: Tasks
+
+
+class Running:
+    """A transaction until it has ended. Everything runs in the engine's tasks: whoever waits may go away (R13).
+
+    `decided` is done when the outcome may be told (True: committed), `settled` when nobody needs to be waited for any
+    more, `ended` when every branch is over.
+    """
+
+    def __init__(
+        self, around: Surroundings, txid: Txid, request: facts.RequestRef | None, parts: tuple[Part, ...]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.txid = txid
+        self.request = request
+        self.parts = {part.number: part for part in parts}
+        self.reasons: list[facts.Reason] = []
+        self.claimed_by: Txid | None = None
+        self.decided: asyncio.Future[bool] = loop.create_future()
+        self.settled = asyncio.Event()
+        self.ended = asyncio.Event()
+        self._around = around
+        self._loop = loop
+        self._state: twophase.State | None = None
+        self._deadline_at = loop.time()
+        self._seconds = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def state(self) -> twophase.State:
+        """The machine's state. Raises RuntimeError before the transaction has begun."""
+        if self._state is None:
+            raise RuntimeError(f"transaction {self.txid} has not begun")
+        return self._state
+
+    @property
+    def pending(self) -> tuple[str, ...]:
+        """The participants whose branch is not over."""
+        return tuple(self.parts[number].peer.name for number in self.state.open)
+
+    @property
+    def heuristic(self) -> tuple[str, ...]:
+        """The participants whose branch ended against the decision."""
+        return tuple(self.parts[number].peer.name for number in self.state.heuristic)
+
+    # --- beginning ----------------------------------------------------------------------------------------------------
+
+    def begin(self, *, deadline: float) -> None:
+        """Sends the work out. `deadline` is in seconds from now."""
+        self._seconds = deadline
+        self._deadline_at = self._loop.time() + deadline
+        self._timer = self._loop.call_later(deadline, self._time_is_up)
+        self._around.journal.append(facts.Begun(self.txid, self.request, self._branches()))
+        self._take(twophase.begin(twophase.Branch(part.number, part.read_only) for part in self.parts.values()))
+
+    def refuse(self, reason: facts.Reason) -> None:
+        """Ends the transaction by abort before any work is sent; only its record stays."""
+        self.reasons.append(reason)
+        self.parts = {}
+        self._around.journal.append(facts.Begun(self.txid, self.request, ()))
+        self._take(twophase.refuse())
+
+    def resume(self, decision: Decision, endings: Mapping[int, Ending]) -> None:
+        """Takes up a transaction that was decided before."""
+        self._take(twophase.resume(decision, self.parts, endings))
+
+    def roll_back(self, reason: facts.Reason) -> None:
+        """Asks for an end by abort; too late once a decision is proposed."""
+        if self.state.phase is twophase.Phase.VOTING:
+            self.reasons.append(reason)
+        self.feed(RollbackAsked())
+
+    def feed(self, event: Event) -> None:
+        """Something happened."""
+        self._take(twophase.step(self.state, event))
+
+    def gid(self, branch: int) -> Gid:
+        """The name of a branch."""
+        return Gid(self._around.journal.journal_id, self.txid, branch)
+
+    def _branches(self) -> tuple[facts.BranchRef, ...]:
+        return tuple(facts.BranchRef(part.number, part.peer.name) for part in self.parts.values())
+
+    def _time_is_up(self) -> None:
+        if self.state.phase is twophase.Phase.VOTING:
+            missing = self.state.branches(twophase.Standing.WORKING, twophase.Standing.READING)
+            names = tuple(self.parts[number].peer.name for number in missing)
+            self.reasons.append(reasons.deadline(self._seconds, names))
+        self.feed(DeadlinePassed())
+
+    # --- carrying out effects -----------------------------------------------------------------------------------------
+
+    def _take(self, step: twophase.Step) -> None:
+        self._state, effects = step
+        for effect in effects:
+            self._carry_out(effect)
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case SendPrepare(branch):
+                self._spawn("prepare", branch, self._prepare(self.parts[branch]))
+            case SendApply(branch):
+                self._spawn("apply", branch, self._apply(self.parts[branch]))
+            case SendCommit(branch):
+                self._spawn("commit", branch, self._commit(self.parts[branch]))
+            case SendAbort(branch):
+                self._spawn("abort", branch, self._abort(self.parts[branch], messages.abort(self.gid(branch))))
+            case SendSettle(branch):
+                self._spawn("settle", branch, self._abort(self.parts[branch], messages.settle(self.gid(branch))))
+            case Propose(decision):
+                self._around.tasks.spawn(self._propose(decision), name=f"decide {self.txid}")
+            case TellDecided(committed):
+                self.decided.set_result(committed)
+            case TellUnreached():
+                self.settled.set()
+            case Alarm(branch, ending):
+                self._raise_alarm(branch, ending)
+            case End(committed):
+                self._around.journal.append(facts.Ended(self.txid, committed))
+                self._over()
+            case _:
+                assert_never(effect)
+
+    def _spawn(self, what: str, branch: int, work: Coroutine[Any, Any, None]) -> None:
+        task = self._around.tasks.spawn(work, name=f"{what} {self.gid(branch)}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _over(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._tasks - {asyncio.current_task()}:
+            task.cancel()  # a prepare whose branch is barred already, or an abort that a late no made needless
+        self.settled.set()
+        self.ended.set()
+
+    def _raise_alarm(self, branch: int, ending: Ending) -> None:
+        where, decision = self.parts[branch].peer.name, self.state.decision
+        _log.critical(
+            "heuristic outcome: branch %s at %s is %s, decided was %s", self.gid(branch), where, ending.value, decision
+        )
+
+    async def _propose(self, decision: Decision) -> None:
+        """Only what the journal answers counts, whatever was proposed (R5)."""
+        journal = self._around.journal
+        why = tuple(self.reasons) if decision == ABORT else ()
+        ruling = await journal.decide(
+            Proposal(self.txid, decision, journal.epoch, self.request, self._hearers(decision), why)
+        )
+        if ruling.basis is Basis.CLAIMED:
+            self.claimed_by = ruling.claimed_by
+        self.feed(Ruled(ruling.decision))
+
+    def _hearers(self, decision: Decision) -> tuple[facts.BranchRef, ...]:
+        """The branches that recovery must tell of the decision."""
+        numbers = {*self.state.open, decision.branch}
+        return tuple(branch for branch in self._branches() if branch.number in numbers)
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    async def _prepare(self, part: Part) -> None:
+        vote = await self._vote(part)
+        self._around.journal.append(facts.Voted(self.txid, part.number, vote))
+        self.feed(Voted(part.number, vote))
+
+    async def _vote(self, part: Part) -> Vote:
+        left, position = self._time_left(), self._around.journal.position
+        request = messages.prepare(self.gid(part.number), part.calls, time_left=left, position=position)
+        try:
+            answer = await part.peer.link.prepare(request, timeout=left + ANSWER_MARGIN)
+        except LinkLost as error:
+            self._give_reason(reasons.unreachable(part.peer.name, str(error)))
+            return Vote.LOST
+        vote = messages.vote_in(answer)
+        if vote is Vote.NO:
+            self._give_reason(reasons.from_refusal(answer.refusal, participant=part.peer.name))
+            return vote
+        if not part.peer.speaks_for(answer.identity):
+            self._around.peers.changed(part.peer)
+            self._give_reason(reasons.not_counted(part.peer.name, "it comes from another database or timeline"))
+            return Vote.LOST
+        if vote is not (Vote.READ_ONLY if part.read_only else Vote.YES):
+            declared = "read-only" if part.read_only else "writing"
+            self._give_reason(reasons.not_counted(part.peer.name, f"{vote.value!r} is no vote of a {declared} branch"))
+            return Vote.LOST
+        part.results = tuple(answer.results)
+        return vote
+
+    async def _apply(self, part: Part) -> None:
+        left, position = self._time_left(), self._around.journal.position
+        request = messages.apply(self.gid(part.number), part.calls, time_left=left, position=position)
+        try:
+            answer = await part.peer.link.apply(request, timeout=left + ANSWER_MARGIN)
+        except LinkLost as error:
+            self._give_reason(reasons.unreachable(part.peer.name, str(error)))
+            self.feed(ApplyLost(part.number))
+            return
+        if answer.HasField("refusal"):
+            self._give_reason(reasons.from_refusal(answer.refusal, participant=part.peer.name))
+        ending = messages.ending_in(answer)
+        if ending is None or not part.peer.speaks_for(answer.identity):
+            # A refusal for this time leaves no row, and an answer from elsewhere proves nothing: only a row counts.
+            self.feed(ApplyLost(part.number))
+            return
+        part.results = tuple(answer.results)
+        self._finish(part, ending)
+
+    async def _commit(self, part: Part) -> None:
+        request = messages.commit(self.gid(part.number))
+
+        async def attempt() -> Ending:
+            return self._ending(part, await part.peer.link.commit(request, timeout=FINISH_SECONDS))
+
+        self._finish(part, await self._until_answered(part, attempt))
+
+    async def _abort(self, part: Part, request: participant_pb2.AbortRequest) -> None:
+        async def attempt() -> Ending:
+            answer = await part.peer.link.abort(request, timeout=FINISH_SECONDS)
+            ending = self._ending(part, answer)
+            part.results = tuple(answer.results)
+            if answer.HasField("refusal"):
+                self._give_reason(reasons.from_refusal(answer.refusal, participant=part.peer.name))
+            return ending
+
+        self._finish(part, await self._until_answered(part, attempt))
+
+    def _ending(self, part: Part, answer: participant_pb2.CommitResponse | participant_pb2.AbortResponse) -> Ending:
+        """The ending an answer tells. One that tells none, or comes from another database, is no answer."""
+        ending = messages.ending_in(answer)
+        if ending is None:
+            raise LinkLost(f"participant {part.peer.name!r} answered without an outcome")
+        if not part.peer.speaks_for(answer.identity):
+            self._around.peers.changed(part.peer)
+            raise LinkLost(f"the answer of participant {part.peer.name!r} comes from another database or timeline")
+        return ending
+
+    async def _until_answered(self, part: Part, attempt: Callable[[], Awaitable[Ending]]) -> Ending:
+        """Repeats `attempt` until it is answered: a decision is carried out however long it takes (R13)."""
+
+        def unanswered(call: RetryCallState) -> None:
+            if call.attempt_number == 1:
+                self.feed(Unreached(part.number))
+            error = call.outcome.exception() if call.outcome is not None else None
+            _log.info("attempt %d at %s: %s", call.attempt_number, self.gid(part.number), error)
+
+        async def once() -> Ending:
+            if part.peer.operations is None:
+                await self._around.peers.greet(part.peer)
+            return await attempt()
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(LinkLost),
+            wait=wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
+            before_sleep=unanswered,
+        )
+        return await retrying(once)
+
+    def _finish(self, part: Part, ending: Ending) -> None:
+        self._around.journal.append(facts.Finished(self.txid, part.number, ending))
+        self.feed(Finished(part.number, ending))
+
+    def _give_reason(self, reason: facts.Reason) -> None:
+        if not self.decided.done():
+            self.reasons.append(reason)
+
+    def _time_left(self) -> float:
+        return max(0.0, self._deadline_at - self._loop.time())
