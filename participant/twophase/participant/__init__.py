@@ -4,3 +4,8 @@
 
 Never imports the coordinator.
 """
+
+from twophase.participant.errors import DeclarationError, NotReady, ParticipantError, PayloadError, Refused
+from twophase.participant.operations import Participant
+
+__all__ = ["DeclarationError", "NotReady", "Participant", "ParticipantError", "PayloadError", "Refused"]
