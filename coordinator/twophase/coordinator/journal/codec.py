@@ -64,7 +64,7 @@ def decode(txid: Txid, kind: str, text: str) -> Event:
     """The event that was written. Raises `JournalUnusable` for what `encode` did not write; not retryable."""
     try:
         return _decode(txid, kind, json.loads(text))
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise JournalUnusable(
             f"the journal holds an event {kind!r} of transaction {txid} that cannot be read ({error!r});"
             " run the twophase that wrote it, or restore the journal"

@@ -129,7 +129,7 @@ def _recognise(connection: sqlite3.Connection, path: Path) -> None:
     if path.stat().st_size <= CHECKED_BYTES:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
-            raise JournalUnusable(f"journal {path} is damaged ({found}); restore it from a backup")
+            raise JournalUnusable(f"journal {path} is damaged ({found.splitlines()[-1]}); restore it from a backup")
 
 
 def _configure(connection: sqlite3.Connection, path: Path) -> None:

@@ -1,0 +1,186 @@
+"""The same history in both stores gives the same answers, whatever the history."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from journal.samples import BRANCHES, request
+from twophase.contract.names import Epoch, Txid
+from twophase.coordinator.journal.events import Begun, Ended, Event, Finished, RequestRef, TransactionRecord, Voted
+from twophase.coordinator.journal.memory import MemoryDisk, MemoryJournal
+from twophase.coordinator.journal.port import Journal, JournalError, Proposal, Ruling
+from twophase.coordinator.journal.sqlite import SqliteJournal
+from twophase.coordinator.protocol.decisions import ABORT, COMMIT, Decision, Ending, Vote, delegated
+
+# Stands for whatever nonce a store gave an epoch, so that two stores can be compared.
+NONCE = "00000000"
+
+sequences = st.integers(0, 3)
+claims = st.none() | st.builds(request, st.sampled_from(["a", "b"]), st.integers(1, 3))
+decisions = st.sampled_from([COMMIT, ABORT, delegated(0)])
+
+
+@dataclass(frozen=True)
+class Decide:
+    """A proposal for a transaction of the epoch that is so many openings old, by one so many openings old."""
+
+    owner_age: int
+    proposer_age: int
+    sequence: int
+    decision: Decision
+    claim: RequestRef | None
+
+
+@dataclass(frozen=True)
+class Together:
+    """Proposals of one moment."""
+
+    decides: tuple[Decide, ...]
+
+
+@dataclass(frozen=True)
+class Append:
+    """An event for a transaction of the epoch that is so many openings old."""
+
+    owner_age: int
+    make: Callable[[Txid], Event]
+
+
+@dataclass(frozen=True)
+class Fence:
+    """Fences the epoch that is so many openings old."""
+
+    age: int
+
+
+@dataclass(frozen=True)
+class Reopen:
+    """Closes and opens."""
+
+
+Deed = Together | Append | Fence | Reopen
+
+
+def appended(sequence: int, claim: RequestRef | None, committed: bool, kind: int) -> Callable[[Txid], Event]:  # noqa: FBT001
+    def make(base: Txid) -> Event:
+        name = replace(base, sequence=sequence)
+        events: tuple[Event, ...] = (
+            Begun(name, claim, BRANCHES),
+            Voted(name, 1, Vote.YES),
+            Finished(name, 0, Ending.APPLIED if committed else Ending.REFUSED),
+            Ended(name, committed),
+        )
+        return events[kind]
+
+    return make
+
+
+decides = st.builds(Decide, st.sampled_from([0, 0, 0, 1]), st.sampled_from([0, 0, 0, 1]), sequences, decisions, claims)
+deeds: st.SearchStrategy[Deed] = st.one_of(
+    st.builds(Together, st.lists(decides, min_size=1, max_size=4).map(tuple)),
+    st.builds(
+        Append,
+        st.sampled_from([0, 0, 1]),
+        st.builds(appended, sequences, claims, st.booleans(), st.integers(0, 3)),
+    ),
+    st.sampled_from([Fence(0), Fence(1), Reopen(), Reopen()]),
+)
+
+
+class Play:
+    """One store going through a history. What it says is written down without nonces."""
+
+    def __init__(self, reopen: Callable[[], Awaitable[Journal]]) -> None:
+        self.reopen = reopen
+        self.epochs: list[Epoch] = []
+        self.said: list[object] = []
+
+    async def run(self, history: list[Deed]) -> list[object]:
+        journal = await self._open()
+        for deed in history:
+            match deed:
+                case Together():
+                    answers = await asyncio.gather(
+                        *(self._decide(journal, decide) for decide in deed.decides), return_exceptions=True
+                    )
+                    self.said += [self._plain(answer) for answer in answers]
+                case Append():
+                    journal.append(deed.make(Txid(self._epoch(deed.owner_age), 0)))
+                case Fence():
+                    await journal.fence(self._epoch(deed.age))
+                case Reopen():
+                    await self._look(journal)
+                    await journal.close()
+                    journal = await self._open()
+        await self._look(journal)
+        await journal.close()
+        return self.said
+
+    async def _open(self) -> Journal:
+        journal = await self.reopen()
+        self.epochs.append(journal.epoch)
+        return journal
+
+    def _epoch(self, age: int) -> Epoch:
+        return self.epochs[-1 - age % len(self.epochs)]
+
+    async def _decide(self, journal: Journal, decide: Decide) -> Ruling:
+        name = Txid(self._epoch(decide.owner_age), decide.sequence)
+        proposer = self._epoch(decide.proposer_age)
+        return await journal.decide(Proposal(name, decide.decision, proposer, decide.claim, BRANCHES))
+
+    async def _look(self, journal: Journal) -> None:
+        names = [Txid(epoch, sequence) for epoch, sequence in itertools.product(self.epochs, range(4))]
+        self.said.append([self._plain(await journal.transaction(name)) for name in names])
+        self.said.append([self._plain(await journal.request(name)) for name in ("a", "b", "c")])
+        listed = [
+            await journal.unfinished(),
+            await journal.transactions(limit=5),
+            await journal.transactions(limit=5, unfinished_only=True),
+            await journal.transactions(limit=5, before=names[-2]),
+        ]
+        self.said.append([[self._plain(record) for record in records] for records in listed])
+        self.said.append([(given.epoch.number, given.fenced, given.horizon) for given in await journal.epochs()])
+        await journal.flush()
+        self.said.append(journal.position)
+
+    def _plain(self, answer: object) -> object:
+        match answer:
+            case Ruling(claimed_by=Txid() as holder):
+                return replace(answer, claimed_by=_without_nonce(holder))
+            case TransactionRecord():
+                return replace(answer, txid=_without_nonce(answer.txid))
+            case JournalError():
+                return type(answer)
+            case BaseException():
+                raise answer
+            case _:
+                return answer
+
+
+def _without_nonce(name: Txid) -> Txid:
+    return Txid(Epoch(name.epoch.number, NONCE), name.sequence)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(deeds, max_size=14))
+def test_both_stores_answer_alike(history: list[Deed]) -> None:
+    disk = MemoryDisk()
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "journal.db"
+
+        async def play() -> tuple[list[object], list[object]]:
+            memory = Play(lambda: MemoryJournal.open(disk))
+            sqlite = Play(lambda: SqliteJournal.open(path))
+            return await memory.run(history), await sqlite.run(history)
+
+        in_memory, in_sqlite = asyncio.run(play())
+    assert in_memory == in_sqlite
