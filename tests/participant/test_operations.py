@@ -12,7 +12,8 @@ import psycopg
 import pytest
 
 from twophase.participant import DeclarationError, Participant, ParticipantError, PayloadError, Refused
-from twophase.participant.operations import UnknownOperation
+from twophase.participant.bound import MAX_RESULT_BYTES, MisfitWork
+from twophase.participant.errors import UnknownOperation
 from twophase.participant.work import AsyncConnection, SyncConnection, Work
 from twophase.v1 import participant_pb2, types_pb2
 
@@ -127,8 +128,11 @@ def test_no_business_code_runs_if_any_payload_is_misfit(payment: Participant) ->
         pytest.fail("ran")
 
     good = '{"customer_id": "c", "amount": "2"}'
-    with pytest.raises(PayloadError, match=r"^operation 'charge' takes JSON for Charge: field 'amount' is missing$"):
+    with pytest.raises(
+        PayloadError, match=r"^operation 'charge' takes JSON for Charge: field 'amount' is missing$"
+    ) as e:
         payment.bind([operation("charge", good), operation("charge", '{"customer_id": "c"}')])
+    assert e.value.operation == "charge"
     with pytest.raises(UnknownOperation, match="participant 'payment' has no operation 'refund'; it has charge"):
         payment.bind([operation("charge", good), operation("refund")])
 
@@ -155,6 +159,41 @@ def test_a_refusal_leaves_the_work_as_it_was_raised(payment: Participant) -> Non
 
     with pytest.raises(Refused, match="NO_FUNDS"):
         payment.bind([operation("charge")]).run(CONNECTION)
+
+
+def test_the_operation_that_failed_can_be_named(payment: Participant) -> None:
+    @payment.operation
+    def charge(connection: psycopg.Connection, amount: int) -> None:
+        if amount > 1:
+            raise Refused("NO_FUNDS", f"customer c has not {amount} left")
+
+    work = payment.bind([operation("charge", "1"), operation("charge", "1")])
+    assert work.running == ""
+    work.run(CONNECTION)
+    assert work.running == ""
+    work = payment.bind([operation("charge", "1"), operation("charge", "2")])
+    with pytest.raises(Refused):
+        work.run(CONNECTION)
+    assert work.running == "charge"
+
+
+def test_results_have_a_limit(payment: Participant) -> None:
+    @payment.operation
+    def fetch(connection: psycopg.Connection) -> str:
+        return "x" * (MAX_RESULT_BYTES // 2)
+
+    assert len(payment.bind([operation("fetch")]).run(CONNECTION)) == 1
+    with pytest.raises(ParticipantError, match="the operations of the branch returned 1048"):
+        payment.bind([operation("fetch"), operation("fetch")]).run(CONNECTION)
+
+
+async def test_work_that_is_misfit_only_raises() -> None:
+    work: Work = MisfitWork(PayloadError("takes nothing", operation="charge"), asynchronous=True)
+    assert not work.read_only
+    with pytest.raises(PayloadError, match="takes nothing"):
+        work.run(CONNECTION)
+    with pytest.raises(PayloadError, match="takes nothing"):
+        await work.run_async(ASYNC_CONNECTION)
 
 
 def test_a_result_that_does_not_fit_names_its_operation(payment: Participant) -> None:

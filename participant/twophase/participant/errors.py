@@ -26,7 +26,18 @@ class Refused(ParticipantError):
 
 
 class PayloadError(ParticipantError):
-    """A payload is not of its operation's type. Raised before any business code has run."""
+    """A payload is not of its operation's type. Raised before any business code has run.
+
+    `operation` is the operation's name, empty where it is not known yet.
+    """
+
+    def __init__(self, message: str, *, operation: str = "") -> None:
+        super().__init__(message)
+        self.operation = operation
+
+
+class UnknownOperation(PayloadError):
+    """The participant has no operation of that name. Raised before any business code has run."""
 
 
 class DeclarationError(ParticipantError):

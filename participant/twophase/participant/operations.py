@@ -1,7 +1,7 @@
 """What a service declares: a participant and its operations, with the types they take and return.
 
-Lives here: the decorator, its checks at import time, and the binding of a branch's operations to what was declared.
-Must not live here: connections and transactions (`resource`), gRPC (`service`), the reading of payloads (`payloads`).
+Lives here: the decorator, its checks at import time, and the way from a branch's operations to what was declared. Must
+not live here: how they are run (`bound`, `resource`), gRPC (`service`), the reading of payloads (`payloads`).
 """
 
 from __future__ import annotations
@@ -9,94 +9,22 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar, overload
 
 import psycopg
 
 from twophase.contract.names import InvalidName, check_operation_name, check_participant_name
 from twophase.contract.status import shorten
-from twophase.participant.errors import DeclarationError, ParticipantError, PayloadError
+from twophase.participant.bound import BoundOperation, BoundWork, OperationSpec
+from twophase.participant.errors import DeclarationError, PayloadError, UnknownOperation
 from twophase.participant.payloads import NOTHING, PayloadType, Undeclared, payload_type_of, type_name
-from twophase.participant.work import AsyncConnection, SyncConnection
 from twophase.v1 import participant_pb2, types_pb2
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _EXAMPLE: Final = "def charge(connection: psycopg.Connection, order: Charge) -> None"
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-
-
-class UnknownOperation(ParticipantError):
-    """The participant has no operation of that name."""
-
-
-@dataclass(frozen=True, slots=True)
-class OperationSpec:
-    """One declared operation.
-
-    `takes_payload` is False for a function without a second parameter; `payload` then takes nothing. `optional` says
-    that the second parameter has a default, which stands where no payload is given.
-    """
-
-    name: str
-    function: Callable[..., Any]
-    read_only: bool
-    asynchronous: bool
-    payload: PayloadType
-    result: PayloadType
-    takes_payload: bool
-    optional: bool
-
-    def describe(self) -> participant_pb2.OperationDescription:
-        """The operation as the handshake tells it."""
-        return participant_pb2.OperationDescription(
-            name=self.name, read_only=self.read_only, message_type=self.payload.message_type
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class BoundOperation:
-    """One operation with what it is given, ready to be called. `arguments` follow the connection."""
-
-    spec: OperationSpec
-    arguments: tuple[object, ...]
-
-    def encode(self, value: object) -> types_pb2.Payload:
-        """Writes what the function returned. Raises `ParticipantError`."""
-        if inspect.isawaitable(value):
-            if isinstance(value, Coroutine):
-                value.close()
-            raise ParticipantError(
-                f"operation '{self.spec.name}' is declared with def, and returned an awaitable;"
-                " declare it with async def"
-            )
-        try:
-            return self.spec.result.encode(value)
-        except ParticipantError as error:
-            raise ParticipantError(f"operation '{self.spec.name}' {error}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class BoundWork:
-    """The operations of one branch, in order: the `Work` that a resource manager runs."""
-
-    calls: tuple[BoundOperation, ...]
-
-    @property
-    def read_only(self) -> bool:
-        return all(call.spec.read_only for call in self.calls)
-
-    @property
-    def asynchronous(self) -> bool:
-        return self.calls[0].spec.asynchronous
-
-    def run(self, connection: SyncConnection) -> tuple[types_pb2.Payload, ...]:
-        return tuple(call.encode(call.spec.function(connection, *call.arguments)) for call in self.calls)
-
-    async def run_async(self, connection: AsyncConnection) -> tuple[types_pb2.Payload, ...]:
-        return tuple([call.encode(await call.spec.function(connection, *call.arguments)) for call in self.calls])
 
 
 class Participant:
@@ -166,7 +94,7 @@ class Participant:
     def bind(self, operations: Iterable[participant_pb2.BranchOperation]) -> BoundWork:
         """Reads every payload of a branch, before any business code runs.
 
-        Raises `UnknownOperation` or `PayloadError`; both have the name of the operation in `operation`.
+        Raises `UnknownOperation` or `PayloadError`, whose messages name the operation.
         """
         return BoundWork(tuple(self._bind(operation.name, operation.payload) for operation in operations))
 
@@ -174,14 +102,16 @@ class Participant:
         spec = self._operations.get(name)
         if spec is None:
             offered = ", ".join(self._operations) or "none"
-            raise UnknownOperation(f"participant '{self.name}' has no operation '{shorten(name)}'; it has {offered}")
+            raise UnknownOperation(
+                f"participant '{self.name}' has no operation '{shorten(name)}'; it has {offered}", operation=name
+            )
         nothing_given = payload.WhichOneof("content") is None
         if nothing_given and spec.optional:
             return BoundOperation(spec, ())
         try:
             value = spec.payload.decode(payload)
         except PayloadError as error:
-            raise PayloadError(f"operation '{name}' {error}") from error
+            raise PayloadError(f"operation '{name}' {error}", operation=name) from error
         return BoundOperation(spec, (value,) if spec.takes_payload else ())
 
     def _add(self, spec: OperationSpec) -> None:
