@@ -26,6 +26,7 @@ def main() -> None:
     """Reads until the end of the input, then cleans up."""
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
+    os.write(sys.stdout.fileno(), b"ready\n")
     processes: dict[int, tuple[int, str]] = {}
     directories: list[str] = []
     for line in sys.stdin.buffer:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
+import secrets
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from twophase.sandbox import _cleaner
+from twophase.sandbox.errors import SandboxError
 from twophase.sandbox.users import Account
 
 # The shell tells the guardian its own number and becomes the program. It holds the pipe open until it has done so:
@@ -31,7 +33,8 @@ _REGISTER: Final = 'echo "process $$ $1" >&0; shift; exec "$@" </dev/null'
 class Guardian:
     """Starts processes and makes directories that are gone when this process is gone.
 
-    `grace` is how long, in seconds, they may take to stop before they are killed. A context manager; `close` may be called twice. Start it before anything that starts threads of its own (gRPC).
+    `grace` is how long, in seconds, the processes may take to stop before they are killed. A context manager; `close`
+    may be called twice, and from another thread than `start`. Make it before anything that starts threads (gRPC).
     """
 
     def __init__(self, *, grace: float = 8.0) -> None:
@@ -41,7 +44,7 @@ class Guardian:
             self._child = subprocess.Popen(  # noqa: S603 - our own script
                 [sys.executable, "-I", "-S", _cleaner.__file__, str(grace)],
                 stdin=read_end,
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 cwd="/",
                 start_new_session=True,
             )
@@ -50,8 +53,11 @@ class Guardian:
             raise
         finally:
             os.close(read_end)
-        self._directories: list[Path] = []
+        assert self._child.stdout is not None  # noqa: S101 - it is a pipe
+        with self._child.stdout as said:
+            said.readline()  # from now on no signal that is meant for us ends it
         self._closed = False
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -68,12 +74,12 @@ class Guardian:
 
     def directory(self, prefix: str = "twophase-", *, reachable_by: Account | None = None) -> Path:
         """Makes a temporary directory. With `reachable_by` that account can pass through it (but not list it)."""
-        base = reachable_by.temporary_base() if reachable_by is not None else None
-        path = Path(tempfile.mkdtemp(prefix=prefix, dir=base))
-        self._tell(f"directory {path}")
-        self._directories.append(path)
-        if reachable_by is not None and reachable_by.is_other:
-            path.chmod(0o711)
+        base = reachable_by.temporary_base() if reachable_by is not None else Path(tempfile.gettempdir()).absolute()
+        path = base / f"{prefix}{secrets.token_hex(8)}"
+        with self._lock:
+            self._check_open()
+            self._write(f"directory {path}")  # before it is there, so that there is no moment at which it is only ours
+            path.mkdir(mode=0o711 if reachable_by is not None and reachable_by.is_other else 0o700)
         return path
 
     def start(
@@ -85,19 +91,21 @@ class Guardian:
         account: Account | None = None,
         environment: Mapping[str, str] | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
-        stdout: int | None = None,
+        stdout: Path | None = None,
     ) -> subprocess.Popen[bytes]:
         """Starts a program in a session of its own, so that a Ctrl-C at the terminal does not reach it.
 
-        What it writes is appended to `log` (its standard output too, unless `stdout` says otherwise). `stop_signal` is
-        what ends it if this process dies. Call `forget` once it was waited for. Raises `OSError`.
+        What it writes is appended to `log`; its standard output to `stdout`, if that is given. `stop_signal` is what
+        ends it if this process dies. Call `forget` once it was waited for. Raises `OSError`, and `SandboxError` after
+        `close`.
         """
         switch = account.switch() if account is not None else {}
-        with log.open("ab") as sink:
+        with log.open("ab") as sink, (stdout or log).open("ab") as output, self._lock:
+            self._check_open()
             return subprocess.Popen(  # noqa: S603 - a list, no shell syntax in it
                 ["/bin/sh", "-c", _REGISTER, "sh", str(int(stop_signal)), *map(str, command)],
                 stdin=self._pipe,
-                stdout=sink if stdout is None else stdout,
+                stdout=output,
                 stderr=sink,
                 cwd=cwd,
                 env=None if environment is None else dict(environment),
@@ -107,21 +115,26 @@ class Guardian:
 
     def forget(self, process: subprocess.Popen[bytes]) -> None:
         """Says that a process has ended and was waited for."""
-        self._tell(f"forget {process.pid}")
+        with self._lock:
+            if not self._closed:
+                self._write(f"forget {process.pid}")
 
     def close(self) -> None:
         """Ends everything that is still registered, and waits for that."""
-        if self._closed:
-            return
-        self._closed = True
-        os.close(self._pipe)
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            os.close(self._pipe)
         # A second Ctrl-C must not cut the clean-up short; the child ignores it too.
         while True:
             with contextlib.suppress(KeyboardInterrupt):
                 self._child.wait()
                 break
-        for directory in self._directories:
-            shutil.rmtree(directory, ignore_errors=True)
 
-    def _tell(self, line: str) -> None:
+    def _write(self, line: str) -> None:
         os.write(self._pipe, os.fsencode(f"{line}\n"))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SandboxError("the sandbox is closing; nothing more can be started in it")

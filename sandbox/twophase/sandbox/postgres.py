@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
-from pathlib import Path
 from typing import Final, LiteralString
 from urllib.parse import quote
 
@@ -22,6 +21,7 @@ from psycopg import sql
 from twophase.sandbox.binaries import Binaries
 from twophase.sandbox.errors import PostgresFailed
 from twophase.sandbox.guardian import Guardian
+from twophase.sandbox.logs import tail_of
 from twophase.sandbox.ports import LOOPBACK, free_port
 from twophase.sandbox.users import Account
 
@@ -173,10 +173,10 @@ class Cluster:
         """Sends a signal to the postmaster, for example SIGSTOP."""
         self._running().send_signal(number)
 
-    def create_database(self, name: str, *, template: str | None = None) -> str:
-        """Makes a database and returns its DSN."""
-        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-            sql.Identifier(name), sql.Identifier(template or "template1")
+    def create_database(self, name: str, *, template: str = "template1", owner: str = SUPERUSER) -> str:
+        """Makes a database and returns its DSN, the superuser's."""
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}").format(
+            sql.Identifier(name), sql.Identifier(template), sql.Identifier(owner)
         )
         with self.connect() as connection:
             connection.execute(statement)
@@ -208,7 +208,8 @@ class Cluster:
         secret.touch(mode=0o600)
         secret.write_text(self.password, encoding="ascii")
         self._account.own(secret)
-        done = subprocess.run(  # noqa: S603
+        said = self.directory / "initdb.log"
+        initdb = self._guardian.start(
             [
                 self._binaries.program("initdb"),
                 *("--pgdata", self.data),
@@ -220,15 +221,15 @@ class Cluster:
                 "--no-sync",
                 "--no-instructions",
             ],
+            log=said,
             cwd=self.directory,
-            capture_output=True,
-            text=True,
-            check=False,
-            **self._account.switch(),
+            account=self._account,
         )
-        secret.unlink()
-        if done.returncode != 0:
-            raise PostgresFailed(f"initdb of the cluster {self.name} failed ({done.returncode}): {done.stderr.strip()}")
+        code = initdb.wait()
+        self._guardian.forget(initdb)
+        secret.unlink(missing_ok=True)
+        if code != 0:
+            raise PostgresFailed(f"initdb of the cluster {self.name} failed ({code}). {tail_of(said)}")
 
     def _launch(self) -> None:
         lines = {**self.settings, "port": str(self._port)}
@@ -276,9 +277,8 @@ class Cluster:
             log.seek(position)
             return log.read().decode(errors="replace")
 
-    def _tail(self, lines: int = 8) -> str:
-        text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        return "Its log ends with:\n" + "\n".join(text.splitlines()[-lines:])
+    def _tail(self) -> str:
+        return tail_of(self.log)
 
 
 def make_all(
@@ -303,9 +303,3 @@ def stop_all(clusters: Iterable[Cluster], mode: StopMode = StopMode.FAST) -> Non
     with ThreadPoolExecutor(max_workers=len(wanted) or 1, thread_name_prefix="postgres") as pool:
         for ended in [pool.submit(cluster.stop, mode) for cluster in wanted]:
             ended.result()
-
-
-def log_of(path: Path, lines: int = 8) -> str:
-    """The last lines of a log, for an error message."""
-    text = path.read_text(errors="replace") if path.exists() else ""
-    return "Its log ends with:\n" + "\n".join(text.splitlines()[-lines:])

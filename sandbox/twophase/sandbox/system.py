@@ -1,0 +1,164 @@
+"""A whole system on one machine: a coordinator, participants, and Postgres clusters, each a process of its own.
+
+Lives here: `System`, which puts them together on free ports in a temporary directory. General on purpose: the demo, the
+drills and the benchmarks say which services there are. Must not live here: any of their business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, LiteralString, Self
+
+import psycopg
+
+from twophase.sandbox.guardian import Guardian
+from twophase.sandbox.postgres import Cluster, make_all
+from twophase.sandbox.processes import Program
+
+COORDINATOR: Final = "coordinator"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One participant to run. `target` is its `module:attribute`; `schema` the SQL that makes its tables.
+
+    Its database, named like it, belongs to a role of the same name, on the cluster `cluster` (one of its own unless it
+    names one that others name too). `options` are further arguments of `twophase participant`.
+    """
+
+    name: str
+    target: str
+    schema: LiteralString = ""
+    cluster: str = ""
+    options: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def cluster_name(self) -> str:
+        """The cluster its database is on."""
+        return self.cluster or self.name
+
+
+class System:
+    """A coordinator and its participants, started by `async with` and gone at its end, whatever happens.
+
+    `postgres` are settings for every cluster, `coordinator_options` further arguments of `twophase serve`. A `guardian`
+    that is given is closed by whoever gave it. `clusters`, `participants` (by name) and `coordinator` may be stopped,
+    killed and started again by themselves.
+    """
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        *,
+        postgres: Mapping[str, str] | None = None,
+        coordinator_options: Sequence[str] = (),
+        coordinator_environment: Mapping[str, str] | None = None,
+        guardian: Guardian | None = None,
+    ) -> None:
+        self.services: Final = {service.name: service for service in services}
+        self.guardian: Final = guardian or Guardian()
+        self._owns_guardian = guardian is None
+        self.directory: Final = self.guardian.directory()
+        self.journal: Final = self.directory / "coordinator.journal"
+        self.clusters: dict[str, Cluster] = {}
+        self.participants: dict[str, Program] = {}
+        self.coordinator: Final = Program(
+            COORDINATOR,
+            lambda listen: ["serve", "--journal", str(self.journal), "--listen", listen, *coordinator_options],
+            guardian=self.guardian,
+            directory=self.directory,
+            environment=coordinator_environment,
+        )
+        self._postgres = postgres
+
+    @property
+    def address(self) -> str:
+        """The coordinator's `host:port`."""
+        return self.coordinator.address
+
+    def cluster_of(self, service: str) -> Cluster:
+        """The Postgres cluster of a service."""
+        return self.clusters[self.services[service].cluster_name]
+
+    def dsn(self, service: str) -> str:
+        """The connection URI of a service's database as its own role, with the password in it."""
+        return self.cluster_of(service).dsn(service, user=service)
+
+    def connect(self, service: str) -> psycopg.Connection:
+        """A connection to a service's database as its own role, in autocommit; the caller closes it."""
+        return self.cluster_of(service).connect(service, user=service)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start_databases()
+            await self.start_processes()
+        except BaseException:
+            self.abandon()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            await self.close()
+        else:
+            self.abandon()
+
+    async def start_databases(self) -> None:
+        """Makes the clusters, all at once, and in them every service's role, database and tables."""
+        names = dict.fromkeys(service.cluster_name for service in self.services.values())
+        self.clusters = await asyncio.to_thread(make_all, names, guardian=self.guardian, settings=self._postgres)
+        await asyncio.gather(*(asyncio.to_thread(self._make_database, service) for service in self.services.values()))
+
+    async def start_processes(self) -> None:
+        """Starts the coordinator, then all participants at once; each prepares its ledger and registers itself."""
+        await self.coordinator.start()
+        self.participants = {name: self._participant(service) for name, service in self.services.items()}
+        async with asyncio.TaskGroup() as starting:
+            for program in self.participants.values():
+                starting.create_task(program.start())
+
+    async def close(self) -> None:
+        """Stops everything in order and removes it. Raises `ProcessFailed` if a process had to be killed."""
+        try:
+            # The coordinator first: while it finishes what runs, its participants answer.
+            await self.coordinator.stop()
+            async with asyncio.TaskGroup() as stopping:
+                for program in self.participants.values():
+                    stopping.create_task(program.stop())
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Ends everything at once, as if this process had died, and waits for that."""
+        if self._owns_guardian:
+            self.guardian.close()
+
+    def _make_database(self, service: Service) -> None:
+        cluster = self.cluster_of(service.name)
+        cluster.create_role(service.name)
+        cluster.create_database(service.name, owner=service.name)
+        if service.schema:
+            with self.connect(service.name) as connection:
+                connection.execute(service.schema)
+
+    def _participant(self, service: Service) -> Program:
+        cluster = self.cluster_of(service.name)
+        dsn = cluster.public_dsn(service.name, user=service.name)
+
+        def command(listen: str) -> list[str]:
+            where = ["--dsn", dsn, "--listen", listen, "--coordinator", self.address]
+            return ["participant", service.target, *where, "--migrate", *service.options]
+
+        return Program(
+            service.name,
+            command,
+            guardian=self.guardian,
+            directory=self.directory,
+            environment={"PGPASSWORD": cluster.password, **service.environment},
+        )
