@@ -1,0 +1,269 @@
+"""The one command, `twophase`: its verbs and what they say when something is missing.
+
+Lives here: options, texts, exit codes. Must not live here: anything a verb does. A verb's code, and what it needs, is
+imported when the verb runs, so that `--help` is instant and a client's installation needs no database driver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from twophase.contract.names import check_participant_name
+from twophase.coordinator.transport import MAX_MESSAGE_BYTES, Address, InvalidAddress
+
+_OWN: Final = "twophase"
+_LEVELS: Final = ("debug", "info", "warning", "error")
+_DAY: Final = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Verb:
+    """A verb that lives elsewhere: `target` is its function or typer app, `extra` what must be installed for it."""
+
+    help: str
+    target: str
+    extra: str
+
+
+_VERBS: Final = {
+    "participant": _Verb(
+        "Run a participant: a service's operations over its own Postgres, as 'module:attribute'.",
+        "twophase.participant.cli:participant",
+        "participant",
+    ),
+    "ledger": _Verb(
+        "Prepare a service's database: print or apply the ledger's SQL and grants.",
+        "twophase.participant.cli:ledger_app",
+        "participant",
+    ),
+    "demo": _Verb(
+        "Run orders through four services with four databases, and check that every one is everywhere or nowhere.",
+        "twophase.sandbox.cli:demo",
+        "sandbox",
+    ),
+}
+
+
+class _LazyCommand(TyperCommand):
+    """Stands in for a verb in the list of commands; the verb itself is imported when it is called."""
+
+    def __init__(self, name: str, verb: _Verb) -> None:
+        super().__init__(name, help=verb.help)
+        self._verb = verb
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        return _load(self._verb).make_context(info_name, args, parent, **extra)
+
+
+class _Verbs(TyperGroup):
+    """The group of all verbs: those declared below, then those that live elsewhere."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, verb in _VERBS.items():
+            self.add_command(_LazyCommand(name, verb))
+
+
+def _load(verb: _Verb) -> Any:
+    module, _, attribute = verb.target.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        _explain_missing(error, verb.extra)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_command(found)
+    alone = typer.Typer(add_completion=False)
+    alone.command()(found)
+    return typer.main.get_command(alone)
+
+
+def _explain_missing(error: ModuleNotFoundError, extra: str) -> NoReturn:
+    """Ends the command with what to install; a missing module of our own is a defect and is raised."""
+    if error.name is None or error.name.partition(".")[0] == _OWN:
+        raise error
+    _fail(f"this needs {error.name}, which is not installed; type: pip install 'twophase[{extra}]'")
+
+
+def _fail(line: str) -> NoReturn:
+    typer.echo(f"twophase: {line}", err=True)
+    raise typer.Exit(1)
+
+
+app = typer.Typer(
+    name="twophase",
+    cls=_Verbs,
+    help="Commits one piece of business in several Postgres databases, everywhere or nowhere.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+
+
+def _print_version(asked: bool) -> None:  # noqa: FBT001 - typer's callback
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"twophase {version('twophase')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _twophase(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def serve(
+    *,
+    journal: Annotated[
+        Path,
+        typer.Option(
+            envvar="TWOPHASE_JOURNAL",
+            help="The journal's file. It is made if it is not there; its directory must be.",
+            dir_okay=False,
+        ),
+    ],
+    listen: Annotated[
+        str,
+        typer.Option(envvar="TWOPHASE_LISTEN", metavar="HOST:PORT", help="Where to listen; port 0 takes a free one."),
+    ] = "127.0.0.1:7400",
+    participant: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="TWOPHASE_PARTICIPANT",
+            metavar="NAME=HOST:PORT",
+            help="A participant to make known as soon as it answers. Repeat it for each; in the variable, part them by"
+            " spaces.",
+        ),
+    ] = None,
+    label: Annotated[
+        str, typer.Option(envvar="TWOPHASE_LABEL", help="A name for this installation, in every line of the log.")
+    ] = "",
+    default_deadline: Annotated[
+        float,
+        typer.Option(
+            envvar="TWOPHASE_DEFAULT_DEADLINE", metavar="SECONDS", help="For transactions that come without a deadline."
+        ),
+    ] = 10.0,
+    deadline_cap: Annotated[
+        float,
+        typer.Option(
+            envvar="TWOPHASE_DEADLINE_CAP", metavar="SECONDS", help="The longest deadline a client may ask for."
+        ),
+    ] = 60.0,
+    payload_limit: Annotated[
+        int,
+        typer.Option(envvar="TWOPHASE_PAYLOAD_LIMIT", metavar="BYTES", help="The largest payload of one operation."),
+    ] = 1 << 20,
+    grace: Annotated[
+        float,
+        typer.Option(
+            envvar="TWOPHASE_GRACE", metavar="SECONDS", min=0, help="How long running work may finish at the end."
+        ),
+    ] = 10.0,
+    allow_plaintext: Annotated[
+        bool,
+        typer.Option(
+            "--allow-plaintext",
+            envvar="TWOPHASE_ALLOW_PLAINTEXT",
+            help="Listen where other machines can reach it, without encryption: only on a network you trust.",
+        ),
+    ] = False,
+    log_level: Annotated[
+        str,
+        typer.Option(
+            envvar="TWOPHASE_LOG_LEVEL", metavar="LEVEL", help="debug, info, warning or error; goes to stderr."
+        ),
+    ] = "warning",
+) -> None:
+    """Run the coordinator. It prints one line when it is ready, and ends on SIGTERM or SIGINT."""
+    _log_to_stderr(log_level, label)
+    _check_limits(default_deadline, deadline_cap, payload_limit)
+    where = _address(listen)
+    declared = tuple(_participant(text) for text in participant or ())
+    try:
+        from twophase.coordinator import server
+    except ModuleNotFoundError as error:
+        _explain_missing(error, "coordinator")
+    from twophase.coordinator.engine.api import Limits
+
+    settings = server.Settings(
+        journal=journal,
+        listen=where,
+        label=label,
+        participants=declared,
+        limits=Limits(default_deadline, deadline_cap, payload_limit),
+        plaintext_allowed=allow_plaintext,
+        grace=grace,
+    )
+    try:
+        asyncio.run(server.serve(settings, _announce))
+    except server.CannotStart as error:
+        _fail(str(error))
+
+
+def _announce(line: str) -> None:
+    typer.echo(line)
+    sys.stdout.flush()
+
+
+def _address(text: str) -> Address:
+    try:
+        return Address.parse(text)
+    except InvalidAddress as error:
+        raise typer.BadParameter(str(error), param_hint="--listen") from error
+
+
+def _participant(text: str) -> tuple[str, str]:
+    name, _, address = text.partition("=")
+    try:
+        return check_participant_name(name), str(Address.parse(address))
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not NAME=HOST:PORT: {error}", param_hint="--participant") from error
+
+
+def _check_limits(default_deadline: float, deadline_cap: float, payload_limit: int) -> None:
+    if not 0 < deadline_cap <= _DAY:
+        raise typer.BadParameter(f"{deadline_cap:g} is not above 0 and at most {_DAY:g}", param_hint="--deadline-cap")
+    if not 0 < default_deadline <= deadline_cap:
+        fact = f"{default_deadline:g} is not above 0 and at most the cap, {deadline_cap:g}"
+        raise typer.BadParameter(fact, param_hint="--default-deadline")
+    if not 0 < payload_limit <= MAX_MESSAGE_BYTES:
+        fact = f"{payload_limit} is not between 1 and {MAX_MESSAGE_BYTES}, the largest message"
+        raise typer.BadParameter(fact, param_hint="--payload-limit")
+
+
+def _log_to_stderr(level: str, label: str) -> None:
+    if level.lower() not in _LEVELS:
+        raise typer.BadParameter(f"{level!r} is not one of {', '.join(_LEVELS)}", param_hint="--log-level")
+    # gRPC's own C++ log speaks past this one; what matters of it comes back as errors.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    shown = f"{label} ".replace("%", "%%") if label else ""
+    logging.basicConfig(
+        stream=sys.stderr, level=level.upper(), format=f"%(asctime)s %(levelname)s {shown}%(name)s: %(message)s"
+    )
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

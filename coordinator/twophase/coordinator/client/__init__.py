@@ -1,0 +1,60 @@
+"""The client: what an application imports to have business done everywhere or nowhere.
+
+    from twophase.coordinator.client import AsyncClient, operation
+
+    async with AsyncClient("127.0.0.1:7400") as client:
+        done = await client.execute(
+            operation("inventory", "reserve", {"sku": "A-1", "quantity": 2}),
+            operation("payment", "charge", {"customer": "c1", "amount": Decimal("19.90")}),
+            deadline=5.0,
+        )
+
+`errors` says what can come instead of an answer; every error says whether the outcome is known. Needs gRPC and nothing
+of the coordinator's own: no journal, no engine, no database driver.
+"""
+
+from twophase.coordinator.client.client import AsyncClient
+from twophase.coordinator.client.errors import (
+    CallRejected,
+    CoordinatorUnavailable,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    RequestIdReused,
+    ResultMismatch,
+    TransactionAborted,
+    TwophaseError,
+)
+from twophase.coordinator.client.payloads import operation
+from twophase.coordinator.client.values import (
+    Branch,
+    Committed,
+    Operation,
+    Outcome,
+    Refusal,
+    Result,
+    Transaction,
+    Wait,
+)
+
+__all__ = [
+    "AsyncClient",
+    "Branch",
+    "CallRejected",
+    "Committed",
+    "CoordinatorUnavailable",
+    "InvalidRequest",
+    "NotFound",
+    "Operation",
+    "Outcome",
+    "OutcomeUnknown",
+    "Refusal",
+    "RequestIdReused",
+    "Result",
+    "ResultMismatch",
+    "Transaction",
+    "TransactionAborted",
+    "TwophaseError",
+    "Wait",
+    "operation",
+]

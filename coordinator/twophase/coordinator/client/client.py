@@ -1,0 +1,332 @@
+"""`AsyncClient`: the calls an application makes.
+
+Lives here: the public calls, the channel, new attempts. Must not live here: what follows a lost answer (`execution`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Final, Protocol, Self, TypeVar
+
+import grpc
+from google.protobuf import duration_pb2
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random_exponential,
+)
+
+from twophase.contract.names import InvalidName, check_request_id
+from twophase.contract.status import Problem, from_call
+from twophase.coordinator.client.errors import (
+    CallRejected,
+    CoordinatorUnavailable,
+    InvalidRequest,
+    NotFound,
+    TransactionAborted,
+    TwophaseError,
+    invalid,
+    of_problem,
+)
+from twophase.coordinator.client.execution import FIRST_WAIT, LONGEST_WAIT, Closed, EpochMemory, Execution, Patience
+from twophase.coordinator.client.values import (
+    Committed,
+    Operation,
+    Refusal,
+    Transaction,
+    Wait,
+    committed_of,
+    refusals_of,
+    transaction_of,
+)
+from twophase.coordinator.transport import (
+    CHANNEL_OPTIONS,
+    MAX_MESSAGE_BYTES,
+    Address,
+    InvalidAddress,
+    caller_is_cancelled,
+)
+from twophase.v1 import coordinator_pb2, coordinator_pb2_grpc, types_pb2
+
+_USUAL_DEADLINE: Final = 10.0
+_LONGEST_DEADLINE: Final = 60.0
+_SETTLING: Final = 30.0
+_PAGE: Final = 200
+_WAITS: Final = {Wait.APPLIED: coordinator_pb2.WAIT_APPLIED, Wait.DECIDED: coordinator_pb2.WAIT_DECIDED}
+
+_Request = TypeVar("_Request")
+_Request_contra = TypeVar("_Request_contra", contravariant=True)
+_Response = TypeVar("_Response")
+_Response_co = TypeVar("_Response_co", covariant=True)
+
+
+class _Method(Protocol[_Request_contra, _Response_co]):
+    def __call__(self, request: _Request_contra, /, *, timeout: float | None = None) -> Awaitable[_Response_co]: ...
+
+
+class AsyncClient:
+    """A client of one coordinator. Make one for each process and share it; use it within one event loop.
+
+    `address` is `host:port`; raises `InvalidRequest` if it is not. `timeout` is how long, in seconds, the calls other
+    than `execute` go on trying while the coordinator is away. Connects at the first call, and again after every loss.
+    """
+
+    def __init__(self, address: str, *, timeout: float = 10.0) -> None:
+        try:
+            self._address = str(Address.parse(address))
+        except InvalidAddress as error:
+            raise invalid("address", address, str(error), "give it as in 127.0.0.1:7400") from error
+        self._timeout = timeout
+        self._epochs = EpochMemory(types_pb2.Epoch())
+        self._connected: _Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connection; a later call opens one again. An `execute` under way raises `OutcomeUnknown`, or
+        `CoordinatorUnavailable` if it had not begun; its transaction goes on.
+        """
+        connection, self._connected = self._connected, None
+        if connection is not None:
+            await connection.close()
+
+    async def execute(
+        self,
+        *operations: Operation,
+        deadline: float | None = None,
+        wait: Wait = Wait.APPLIED,
+        request_id: str | None = None,
+        attempt: int = 1,
+        retries: int = 0,
+        give_up_after: float | None = None,
+    ) -> Committed:
+        """Runs the operations, all or none, and returns once they are committed (and applied, unless `wait` says else).
+
+        `deadline`, in seconds: the transaction is decided by then, or aborted; without one the coordinator's default
+        holds. `request_id` names this piece of business for ever; give your own (an order number) if you want to ask
+        for the outcome after a crash of this process, else one is made. `attempt` counts from 1 and is raised only to
+        try again, under the same id, what was aborted; `retries` does so by itself, up to that many times, after a
+        refusal that is retryable (a conflict, a participant that is away).
+
+        A lost answer is asked for again, for `give_up_after` seconds in all (each attempt; by default the deadline and
+        30 s more). Until it is certain that the coordinator has the request, only for as long as the deadline.
+
+        Cancelling this call does not cancel the transaction, which runs on to its outcome: `outcome(request_id)`.
+
+        Raises `TransactionAborted`, `InvalidRequest`, `NotFound`, `RequestIdReused` and `CoordinatorUnavailable`, which
+        all mean that nothing happened, and `OutcomeUnknown`, the only one where `outcome_known` is False.
+        """
+        request = _execute_request(operations, deadline, wait, request_id, attempt)
+        whole = _LONGEST_DEADLINE if deadline is None else deadline
+        patience = Patience(
+            start=_USUAL_DEADLINE if deadline is None else deadline,
+            settle=whole + _SETTLING if give_up_after is None else give_up_after,
+            deadline=whole,
+        )
+
+        async def once() -> Committed:
+            try:
+                return await self._attempt(request, patience)
+            except TransactionAborted as aborted:
+                request.attempt = max(request.attempt, aborted.attempt) + 1
+                raise
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, TransactionAborted) and error.retryable),
+            wait=wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
+            stop=stop_after_attempt(retries + 1),
+            reraise=True,
+        )
+        return await retrying(once)
+
+    async def get(self, txid: str) -> Transaction:
+        """What the coordinator knows of a transaction. Raises `NotFound` if it has no record, which does not mean that
+        the transaction was aborted; `InvalidRequest`, `CoordinatorUnavailable`.
+        """
+        response = await self._read(lambda stub: stub.Get, coordinator_pb2.GetRequest(txid=txid))
+        return transaction_of(response.transaction)
+
+    async def outcome(self, request_id: str) -> Transaction | None:
+        """What became of a request: its committed attempt if there is one, else its latest.
+
+        None if the coordinator has no record of it. That does not mean aborted: a copy may be under way. `execute` with
+        the same request id and operations settles it. Raises `InvalidRequest`, `CoordinatorUnavailable`.
+        """
+        response = await self._read(lambda stub: stub.Get, coordinator_pb2.GetRequest(request_id=request_id))
+        return transaction_of(response.transaction) if response.HasField("transaction") else None
+
+    async def transactions(self, *, unfinished_only: bool = False) -> AsyncIterator[Transaction]:
+        """All transactions the coordinator knows of, the newest first; fetched page by page. Raises as `get`."""
+        token = ""
+        while True:
+            request = coordinator_pb2.ListRequest(unfinished_only=unfinished_only, page_size=_PAGE, page_token=token)
+            response = await self._read(lambda stub: stub.List, request)
+            for message in response.transactions:
+                yield transaction_of(message)
+            token = response.next_page_token
+            if not token:
+                return
+
+    async def register(self, name: str, address: str) -> None:
+        """Makes a participant known to the coordinator, durably. May be repeated; a new address replaces the old one.
+
+        Raises `CallRejected` if it cannot be reached at `host:port`, says it is somebody else, or its name belongs to
+        another database; `InvalidRequest`, `CoordinatorUnavailable`.
+        """
+        request = coordinator_pb2.RegisterRequest(participant=name, address=address)
+        await self._read(lambda stub: stub.Register, request)
+
+    async def _attempt(self, request: coordinator_pb2.ExecuteRequest, patience: Patience) -> Committed:
+        response = await Execution(self._connection(), request, self._epochs, patience).run()
+        if response.outcome == coordinator_pb2.OUTCOME_COMMITTED:
+            return committed_of(request.request_id, response)
+        refusals = refusals_of(response)
+        _raise_if_the_request_was_wrong(refusals)
+        raise TransactionAborted(request.request_id, response.txid, response.attempt or request.attempt, refusals)
+
+    async def _read(
+        self,
+        method: Callable[[coordinator_pb2_grpc.CoordinatorAsyncStub], _Method[_Request, _Response]],
+        request: _Request,
+    ) -> _Response:
+        """A call that may be repeated whatever became of it: it is, until it is answered or `timeout` is over."""
+        connection = self._connection()
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(CoordinatorUnavailable),
+            wait=wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
+            stop=stop_after_delay(self._timeout),
+            reraise=True,
+        )
+
+        async def once() -> _Response:
+            try:
+                await connection.ready(self._timeout)
+                return await connection.call(method(connection.stub), request, timeout=self._timeout)
+            except TimeoutError as error:
+                raise CoordinatorUnavailable(f"the coordinator at {self._address} cannot be reached") from error
+            except grpc.aio.AioRpcError as error:
+                raise _of_read(from_call(error)) from error
+
+        try:
+            return await retrying(once)
+        except Closed as error:
+            raise CoordinatorUnavailable("the client was closed while it waited") from error
+
+    def _connection(self) -> _Connection:
+        if self._connected is None:
+            self._connected = _Connection(self._address)
+        return self._connected
+
+
+class _Connection:
+    """A channel and its stub; what closes it under a call is told apart from what cancels the caller."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self.stub = coordinator_pb2_grpc.CoordinatorStub(self._channel)
+        self._closed = asyncio.Event()
+
+    async def close(self) -> None:
+        self._closed.set()
+        await self._channel.close()
+
+    async def ready(self, within: float) -> None:
+        # A channel that is closed while somebody waits for it never becomes ready, and does not say so.
+        ready = asyncio.ensure_future(self._channel.channel_ready())
+        closed = asyncio.ensure_future(self._closed.wait())
+        try:
+            await asyncio.wait((ready, closed), timeout=within, return_when=asyncio.FIRST_COMPLETED)
+            if self._closed.is_set():
+                raise Closed
+            if not ready.done():
+                raise TimeoutError
+        finally:
+            ready.cancel()
+            closed.cancel()
+            await asyncio.gather(ready, closed, return_exceptions=True)
+
+    async def execute(
+        self, request: coordinator_pb2.ExecuteRequest, *, timeout: float
+    ) -> coordinator_pb2.ExecuteResponse:
+        return await self.call(self.stub.Execute, request, timeout=timeout)
+
+    async def call(self, method: _Method[_Request, _Response], request: _Request, *, timeout: float) -> _Response:
+        try:
+            return await method(request, timeout=timeout)
+        except grpc.aio.UsageError as error:
+            raise Closed from error
+        except asyncio.CancelledError as error:
+            if caller_is_cancelled():
+                raise
+            raise Closed from error
+
+
+def _execute_request(
+    operations: tuple[Operation, ...], deadline: float | None, wait: Wait, request_id: str | None, attempt: int
+) -> coordinator_pb2.ExecuteRequest:
+    name = uuid.uuid4().hex if request_id is None else request_id
+    try:
+        check_request_id(name)
+    except InvalidName as error:
+        raise invalid("request_id", name, str(error), "make one id for each piece of business, once") from error
+    if attempt < 1 or attempt >= 2**32:
+        raise invalid("attempt", attempt, f"attempt {attempt} is not between 1 and {2**32 - 1}", "count from 1")
+    request = coordinator_pb2.ExecuteRequest(
+        request_id=name,
+        attempt=attempt,
+        operations=[
+            types_pb2.Operation(participant=operation.participant, name=operation.name, payload=operation.payload)
+            for operation in operations
+        ],
+        wait=_WAITS[wait],
+    )
+    if deadline is not None:
+        request.deadline.CopyFrom(_duration(deadline))
+    if request.ByteSize() > MAX_MESSAGE_BYTES:
+        fact = f"all operations together have {request.ByteSize()} bytes, over {MAX_MESSAGE_BYTES}"
+        raise invalid("operations", request.ByteSize(), fact, "send less, or references to it")
+    return request
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    nanos = round(seconds * 1e9) if 0 < seconds < 1e9 else 0
+    if nanos <= 0:
+        fact = f"deadline {seconds} is not a number of seconds greater than 0"
+        raise invalid("deadline", seconds, fact, "give seconds, or leave it for the coordinator's default")
+    return duration_pb2.Duration(seconds=nanos // 10**9, nanos=nanos % 10**9)
+
+
+def _raise_if_the_request_was_wrong(refusals: tuple[Refusal, ...]) -> None:
+    """An abort that blames the request is an error of the request, also when it comes as a recorded outcome."""
+    if not refusals:
+        return
+    refusal = refusals[0]
+    where = f"{refusal.participant}.{refusal.operation}"
+    match refusal.kind:
+        case "INVALID_PAYLOAD":
+            problem = Problem(grpc.StatusCode.INVALID_ARGUMENT, refusal.code, refusal.message, "operations", where)
+            raise InvalidRequest(problem)
+        case "UNKNOWN_OPERATION":
+            raise NotFound(Problem(grpc.StatusCode.NOT_FOUND, refusal.code, refusal.message, "operations", where))
+        case _:
+            return
+
+
+def _of_read(problem: Problem) -> TwophaseError:
+    passing = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+    if problem.code in passing:
+        return CoordinatorUnavailable(f"the coordinator does not answer: {problem.code.name}: {problem.message}")
+    error: CallRejected = of_problem(problem)
+    return error

@@ -1,0 +1,232 @@
+"""One running coordinator: journal, engine, links and gRPC server, assembled, and taken apart again in order.
+
+Lives here: the assembly, its start and its two ends (a signal, a failed journal). Must not live here: options and
+their texts (`cli`), what the parts do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
+
+from twophase.coordinator.channels import GrpcLinks
+from twophase.coordinator.engine.api import Limits, Rejected
+from twophase.coordinator.engine.engine import Engine
+from twophase.coordinator.journal.port import Journal, JournalError
+from twophase.coordinator.journal.sqlite import SqliteJournal
+from twophase.coordinator.service import SERVICE, CoordinatorService, Guard
+from twophase.coordinator.transport import SERVER_OPTIONS, Address
+from twophase.v1 import coordinator_pb2_grpc
+
+_log = logging.getLogger(__name__)
+
+FAILED_EXIT: Final = os.EX_IOERR
+_ANSWER_SECONDS: Final = 1.0
+
+
+class CannotStart(Exception):
+    """The coordinator cannot start: the fact, the value and the remedy, in one line. Nothing is left behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one coordinator is started with. `participants` are (name, address); `grace` is in seconds."""
+
+    journal: Path
+    listen: Address
+    label: str = ""
+    participants: tuple[tuple[str, str], ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    plaintext_allowed: bool = False
+    grace: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A coordinator that answers. `port` is the one it got, `engine` what it runs on."""
+
+    host: str
+    port: int
+    engine: Engine
+    journal: Journal
+
+    @property
+    def address(self) -> str:
+        """Where it listens, `host:port`."""
+        return str(Address(self.host, self.port))
+
+
+def end_the_process(error: BaseException) -> None:
+    """Says why and ends the process at once (R10): nothing may be answered, closed or written any more."""
+    sys.stderr.write(f"twophase coordinator: cannot go on, and ends; start it again and it recovers: {error}\n")
+    sys.stderr.flush()
+    os._exit(FAILED_EXIT)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: Settings, *, on_failure: Callable[[BaseException], None] = end_the_process
+) -> AsyncIterator[Running]:
+    """Starts a coordinator; leaving the block stops it: no more work is taken, what runs gets `grace` to finish.
+
+    Raises `CannotStart`. `on_failure` is called as soon as the engine cannot go on (a failed journal), and must end
+    the process; what the coordinator does after it has returned is undefined.
+    """
+    refuse_plaintext(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        server = grpc.aio.server(interceptors=[Guard()], options=SERVER_OPTIONS)
+        stack.push_async_callback(server.stop, None)
+        port = _bind(server, settings.listen)
+        journal = await _open(settings)
+        stack.push_async_callback(journal.close)
+        links = GrpcLinks()
+        stack.push_async_callback(links.close)
+
+        engine = Engine(journal, links, limits=settings.limits)
+        engine.failed.add_done_callback(lambda failed: _failed(failed, on_failure))
+        coordinator_pb2_grpc.add_CoordinatorServicer_to_server(CoordinatorService(engine), server)
+        health_service = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        for name in (health.OVERALL_HEALTH, SERVICE):
+            await health_service.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+        await engine.start()
+        # Ended in reverse: nothing new, what runs is finished and answered, then the connections.
+        stack.push_async_callback(server.stop, _ANSWER_SECONDS)
+        stack.push_async_callback(engine.stop, settings.grace)
+        stack.push_async_callback(health_service.enter_graceful_shutdown)
+        await server.start()
+        await stack.enter_async_context(_declared(engine, settings.participants))
+        yield Running(settings.listen.host, port, engine, journal)
+
+
+async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+    """Runs a coordinator until SIGTERM or SIGINT; `announce` gets the line that says it is ready.
+
+    Raises `CannotStart`. A second signal ends the process as the system does by default. If the journal fails, the
+    process ends by itself with code 74 and without any farewell (R10).
+    """
+    told_to_stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def stop() -> None:
+        for number in signals:
+            loop.remove_signal_handler(number)
+        told_to_stop.set()
+
+    for number in signals:
+        loop.add_signal_handler(number, stop)
+    try:
+        async with running(settings) as coordinator:
+            journal = coordinator.journal
+            announce(
+                f"twophase coordinator is ready on {coordinator.address}"
+                f" (journal {journal.journal_id}, epoch {journal.epoch.number})"
+            )
+            await told_to_stop.wait()
+            _log.info("stopping: what is running gets %g s", settings.grace)
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+def refuse_plaintext(settings: Settings) -> None:
+    """Raises `CannotStart` if others than this machine could reach the address and nobody allowed that."""
+    if not settings.plaintext_allowed and not settings.listen.is_loopback():
+        raise CannotStart(
+            f"will not listen on {settings.listen}: others than this machine could reach it, and nothing is encrypted"
+            " or authenticated; listen on 127.0.0.1, or, if the network is trusted, pass --allow-plaintext"
+            " (TWOPHASE_ALLOW_PLAINTEXT=1)"
+        )
+
+
+def _failed(failed: asyncio.Future[None], on_failure: Callable[[BaseException], None]) -> None:
+    if failed.cancelled():
+        return
+    error = failed.exception()
+    if error is not None:
+        on_failure(error)
+
+
+def _bind(server: grpc.aio.Server, address: Address) -> int:
+    try:
+        return server.add_insecure_port(str(address))
+    except RuntimeError as error:
+        raise CannotStart(_why_not(address)) from error
+
+
+def _why_not(address: Address) -> str:
+    """gRPC does not say why it could not bind; a socket of one's own does."""
+    try:
+        family, kind, proto, _, where = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, proto) as probe:
+            probe.bind(where)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return f"cannot listen on {address}: the port is in use; stop what uses it or choose another with --listen"
+        return f"cannot listen on {address}: {error.strerror or error}; choose another address with --listen"
+    return f"cannot listen on {address}: the port was in use a moment ago; start again"
+
+
+async def _open(settings: Settings) -> Journal:
+    path = settings.journal
+    try:
+        return await SqliteJournal.open(path, label=settings.label or None)
+    except JournalError as error:
+        raise CannotStart(str(error)) from error
+    except OSError as error:
+        raise CannotStart(
+            f"cannot open the journal {path}: {error.strerror or error}; give a file in a directory that exists and"
+            " can be written with --journal"
+        ) from error
+
+
+@contextlib.asynccontextmanager
+async def _declared(engine: Engine, participants: tuple[tuple[str, str], ...]) -> AsyncIterator[None]:
+    """Registers the declared participants in the background, each for as long as it takes."""
+    tasks = [asyncio.create_task(register_until_done(engine, *participant)) for participant in participants]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                _log.error("registering a participant failed: %r", result)
+
+
+async def register_until_done(engine: Engine, name: str, address: str) -> None:
+    """Registers one participant, again and again until it answers; the log says why it does not, once a reason."""
+    told = ""
+
+    def tell(state: RetryCallState) -> None:
+        nonlocal told
+        error = state.outcome.exception() if state.outcome is not None else None
+        if error is not None and str(error) != told:
+            told = str(error)
+            _log.warning("participant %s at %s is not registered yet: %s", name, address, error)
+
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type(Rejected),
+        wait=wait_exponential_jitter(initial=0.2, max=5, jitter=0.5),
+        before_sleep=tell,
+    )
+    await retrying(engine.register, name, address)
+    _log.info("participant %s is registered at %s", name, address)

@@ -1,0 +1,96 @@
+"""How gRPC is set up on the coordinator's side: the options of its channels and of its server, and where it may listen.
+
+Lives here: numbers, addresses, and the reason for each. Must not live here: calls, retries, messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+import socket
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+Options: TypeAlias = list[tuple[str, int]]
+
+MAX_MESSAGE_BYTES: Final = 16 << 20
+"""The largest message the coordinator receives: a whole `Execute`."""
+
+_KEEPALIVE_MS: Final = 10_000
+_KEEPALIVE_TIMEOUT_MS: Final = 5_000
+_RECONNECT_FIRST_MS: Final = 100
+_RECONNECT_MAX_MS: Final = 1_000
+
+CHANNEL_OPTIONS: Final[Options] = [
+    # A peer that is frozen or cut off silently is noticed while a call waits for it. Not between calls: servers in
+    # other languages end connections that ping without one.
+    ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+    ("grpc.keepalive_permit_without_calls", 0),
+    # gRPC's own backoff grows to two minutes; a peer that is back must be found again in a second.
+    ("grpc.initial_reconnect_backoff_ms", _RECONNECT_FIRST_MS),
+    ("grpc.min_reconnect_backoff_ms", _RECONNECT_MAX_MS),
+    ("grpc.max_reconnect_backoff_ms", _RECONNECT_MAX_MS),
+    # What is sent again, and when, is the protocol's business: gRPC must not do it behind its back.
+    ("grpc.enable_retries", 0),
+    # An answer that is too large to read would be an outcome lost.
+    ("grpc.max_receive_message_length", -1),
+    # Every channel its own connection: closing one never touches another.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+SERVER_OPTIONS: Final[Options] = [
+    # Two servers on one port would share its clients at random.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # Clients may ping as often as ours do; by default the third ping within five minutes ends the connection.
+    ("grpc.http2.min_ping_interval_without_data_ms", _KEEPALIVE_TIMEOUT_MS),
+    ("grpc.keepalive_permit_without_calls", 1),
+]
+
+_ADDRESS_RE: Final = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253}):([0-9]{1,5})")
+
+
+class InvalidAddress(ValueError):
+    """An address that is not `host:port`. The message says what was given and what is expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A host and a port, as in `127.0.0.1:7400`, `orders.internal:7400` or `[::1]:7400`."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Reads `host:port`; port 0 is allowed (for a server: any free one). Raises `InvalidAddress`."""
+        found = _ADDRESS_RE.fullmatch(text)
+        if found is None or int(found[2]) > 65535:
+            shown = text if len(text) <= 200 else f"{text[:200]}..."
+            raise InvalidAddress(f"address {shown!r} is not host:port with a port of at most 65535")
+        return cls(found[1].strip("[]"), int(found[2]))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def is_loopback(self) -> bool:
+        """True if nobody on another machine can reach it. A name counts by what it resolves to; unresolved, it is not.
+
+        Blocks while it resolves a name.
+        """
+        try:
+            found = {str(info[4][0]) for info in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)}
+        except OSError:
+            return False
+        return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found)
+
+
+def caller_is_cancelled() -> bool:
+    """For an `except CancelledError` around a call: True if the calling task was cancelled and must raise on.
+
+    False if only the call was: closing a channel cancels its calls, which looks the same to who waits for one.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

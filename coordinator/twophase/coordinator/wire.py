@@ -1,0 +1,174 @@
+"""Between the engine's values and the contract's messages.
+
+Lives here: mapping, one function a message, both ways total. Must not live here: checks of what a client sent
+(`validation`), gRPC.
+"""
+
+from __future__ import annotations
+
+import grpc
+
+from twophase.contract.names import Epoch, Gid, Txid
+from twophase.contract.status import Problem
+from twophase.coordinator import reasons
+from twophase.coordinator.engine.api import Answer, Outcome, Result, View
+from twophase.coordinator.journal.events import BranchRef, Reason, TransactionRecord
+from twophase.coordinator.protocol.decisions import Decision, DecisionKind, Ending, Vote
+from twophase.v1 import coordinator_pb2, types_pb2
+
+_OUTCOMES = {
+    Outcome.COMMITTED: coordinator_pb2.OUTCOME_COMMITTED,
+    Outcome.ABORTED: coordinator_pb2.OUTCOME_ABORTED,
+    Outcome.PENDING: coordinator_pb2.OUTCOME_PENDING,
+    Outcome.NOT_SEEN: coordinator_pb2.OUTCOME_NOT_SEEN,
+}
+_REFUSAL_KINDS = {name.removeprefix("REFUSAL_KIND_"): number for name, number in types_pb2.RefusalKind.items()}
+_DECISIONS = {
+    DecisionKind.COMMIT: types_pb2.DECISION_COMMIT,
+    DecisionKind.ABORT: types_pb2.DECISION_ABORT,
+    DecisionKind.DELEGATED: types_pb2.DECISION_DELEGATED,
+}
+
+
+def epoch_message(epoch: Epoch) -> types_pb2.Epoch:
+    """An epoch, for the wire."""
+    return types_pb2.Epoch(number=epoch.number, nonce=epoch.nonce)
+
+
+def execute_response(answer: Answer, epoch: Epoch) -> coordinator_pb2.ExecuteResponse:
+    """The answer to Execute."""
+    return coordinator_pb2.ExecuteResponse(
+        txid="" if answer.txid is None else str(answer.txid),
+        outcome=_OUTCOMES[answer.outcome],
+        applied=answer.applied,
+        results=[_result(result) for result in answer.results],
+        refusals=[refusal(reason) for reason in answer.reasons],
+        pending=answer.pending,
+        heuristic=answer.heuristic,
+        attempt=answer.attempt,
+        epoch=epoch_message(epoch),
+    )
+
+
+def get_response(view: View | None, journal_id: str, epoch: Epoch) -> coordinator_pb2.GetResponse:
+    """The answer to Get; NOT_SEEN where there is no record."""
+    if view is None:
+        return coordinator_pb2.GetResponse(outcome=coordinator_pb2.OUTCOME_NOT_SEEN, epoch=epoch_message(epoch))
+    return coordinator_pb2.GetResponse(
+        transaction=transaction(view, journal_id), outcome=_OUTCOMES[view.outcome], epoch=epoch_message(epoch)
+    )
+
+
+def transaction(view: View, journal_id: str) -> coordinator_pb2.Transaction:
+    """What is known of a transaction."""
+    record = view.record
+    return coordinator_pb2.Transaction(
+        txid=str(record.txid),
+        request_id="" if record.request is None else record.request.request_id,
+        attempt=0 if record.request is None else record.request.attempt,
+        protocol=coordinator_pb2.PROTOCOL_TWO_PHASE,
+        outcome=_OUTCOMES[view.outcome],
+        decision=_decision(record.decision),
+        applied=view.applied,
+        branches=[
+            coordinator_pb2.Branch(
+                gid=str(Gid(journal_id, record.txid, branch.number)),
+                participant=branch.participant,
+                state=_branch_state(record, branch),
+            )
+            for branch in sorted(record.branches, key=lambda branch: branch.number)
+        ],
+        refusals=[refusal(reason) for reason in record.reasons],
+    )
+
+
+def refusal(reason: Reason) -> types_pb2.Refusal:
+    """Why a branch did not happen. A kind this version does not know is told as INTERNAL."""
+    return types_pb2.Refusal(
+        kind=_REFUSAL_KINDS.get(reason.kind, types_pb2.REFUSAL_KIND_INTERNAL),
+        code=reason.code,
+        message=reason.message,
+        retryable=reason.retryable,
+        participant=reason.participant,
+        operation=reason.operation,
+    )
+
+
+def problem_of(answer: Answer, request: coordinator_pb2.ExecuteRequest) -> Problem | None:
+    """The error that an abort is told as, if the request itself was at fault; None if it is a plain answer.
+
+    Only the reason that decided counts: the others may be consequences.
+    """
+    if answer.outcome is not Outcome.ABORTED or not answer.reasons:
+        return None
+    decided = answer.reasons[0]
+    at = [
+        index
+        for index, operation in enumerate(request.operations)
+        if (operation.participant, operation.name) == (decided.participant, decided.operation)
+    ]
+    # Several operations of one name: which one it was only the message can tell.
+    path = f"operations[{at[0]}]" if len(at) == 1 else "operations"
+    name = f"{decided.participant}.{decided.operation}"
+    match decided.kind:
+        case "INVALID_PAYLOAD":
+            return Problem(
+                code=grpc.StatusCode.INVALID_ARGUMENT,
+                reason=reasons.PAYLOAD_REFUSED,
+                message=f"the payload of {name} is not of the operation's type: {decided.message}",
+                field=f"{path}.payload" if len(at) == 1 else path,
+                value=name,
+                remedy="send a payload of the type the operation declares, under a new request id",
+            )
+        case "UNKNOWN_OPERATION":
+            return Problem(
+                code=grpc.StatusCode.NOT_FOUND,
+                reason=reasons.OPERATION_REFUSED,
+                message=f"participant {decided.participant} does not offer {decided.operation!r}: {decided.message}",
+                field=f"{path}.name" if len(at) == 1 else path,
+                value=name,
+                remedy="name an operation the participant offers, under a new request id",
+            )
+        case _:
+            return None
+
+
+def page_token(txid: Txid) -> str:
+    """The token of the page that follows after a transaction."""
+    return str(txid)
+
+
+def _result(result: Result) -> types_pb2.OperationResult:
+    return types_pb2.OperationResult(participant=result.participant, name=result.operation, result=result.payload)
+
+
+def _decision(decision: Decision | None) -> types_pb2.Decision.ValueType:
+    return types_pb2.DECISION_UNSPECIFIED if decision is None else _DECISIONS[decision.kind]
+
+
+def _branch_state(record: TransactionRecord, branch: BranchRef) -> coordinator_pb2.BranchState.ValueType:
+    match record.endings.get(branch.number):
+        case Ending.LOST:
+            return coordinator_pb2.BRANCH_STATE_HEURISTIC
+        case Ending.APPLIED:
+            against = record.committed is False
+            return coordinator_pb2.BRANCH_STATE_HEURISTIC if against else coordinator_pb2.BRANCH_STATE_APPLIED
+        case Ending.ABORTED:
+            against = record.committed is True
+            return coordinator_pb2.BRANCH_STATE_HEURISTIC if against else coordinator_pb2.BRANCH_STATE_ABORTED
+        case Ending.REFUSED:
+            return coordinator_pb2.BRANCH_STATE_REFUSED
+        case None:
+            return _voted_state(record.votes.get(branch.number))
+
+
+def _voted_state(vote: Vote | None) -> coordinator_pb2.BranchState.ValueType:
+    match vote:
+        case Vote.YES:
+            return coordinator_pb2.BRANCH_STATE_PREPARED
+        case Vote.READ_ONLY:
+            return coordinator_pb2.BRANCH_STATE_READ_ONLY
+        case Vote.NO:
+            return coordinator_pb2.BRANCH_STATE_REFUSED
+        case Vote.LOST | None:
+            return coordinator_pb2.BRANCH_STATE_WORKING
