@@ -112,8 +112,12 @@ async def test_a_crash_during_a_sync_does_not_reach_the_disk() -> None:
     deciding = asyncio.create_task(journal.decide(propose(journal, 1)))
     await settle()
     disk.crash()
+    disk.sync = MemoryDisk().sync
+    reopened = await MemoryJournal.open(disk)
+    reopened.append(begun(reopened, 1))
     disk.free.set()
     with pytest.raises(JournalFailed):
         await deciding
-    reopened = await MemoryJournal.open(disk)
     assert await reopened.transaction(txid(journal, 1)) is None
+    # What the dead journal waited for has made nothing of the new one's durable.
+    assert len(disk.volatile) == 1

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import sqlite3
 import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import pytest
 
 from journal.samples import begun, propose, request, txid
 from twophase.contract.names import Txid
-from twophase.coordinator.journal import schema, sqlite_writer
+from twophase.coordinator.journal import schema, sqlite_open, sqlite_writer
 from twophase.coordinator.journal.events import Ended
 from twophase.coordinator.journal.port import (
     Basis,
@@ -30,7 +29,7 @@ from twophase.coordinator.journal.port import (
     Ruling,
 )
 from twophase.coordinator.journal.sqlite import SqliteJournal
-from twophase.coordinator.journal.sqlite_batch import Written
+from twophase.coordinator.journal.sqlite_batch import Item, Written, write
 from twophase.coordinator.protocol.decisions import ABORT, COMMIT, delegated
 
 PRELUDE = """
@@ -63,7 +62,10 @@ def start(code: str, path: Path, *wrapper: str) -> subprocess.Popen[str]:
 def run(code: str, path: Path, *wrapper: str) -> str:
     """What the child wrote to its output. It must end well."""
     with start(code, path, *wrapper) as child:
-        out, err = child.communicate(timeout=60)
+        try:
+            out, err = child.communicate(timeout=60)
+        finally:
+            child.kill()
     assert child.returncode == 0, err
     return out
 
@@ -161,7 +163,7 @@ async def test_r10_a_killed_holder_leaves_no_lock_and_every_decision_that_was_to
     assert child.stdout is not None
     epoch = child.stdout.readline().strip()
     told = [int(child.stdout.readline()) for _ in range(200)]
-    child.send_signal(signal.SIGKILL)
+    child.kill()
     rest, _ = child.communicate(timeout=30)
     told += [int(line) for line in rest.split("\n")[:-1]]
     journal = await SqliteJournal.open(path)
@@ -258,6 +260,41 @@ async def test_r10_what_cannot_be_used_is_said_in_one_line(
         assert len(lines(caught.value)) == 1
     if spoil is not without_identity:
         assert before == content(path)
+
+
+async def test_r10_a_big_journal_is_not_read_through_and_its_damage_found_all_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await (await SqliteJournal.open(path)).close()
+    damaged(path)
+    monkeypatch.setattr(sqlite_open, "CHECKED_BYTES", 0)
+    with pytest.raises(JournalUnusable, match="database disk image is malformed; restore it from a backup"):
+        await SqliteJournal.open(path)
+
+
+def test_r10_an_opening_without_room_blames_the_disk(path: Path) -> None:
+    out = run(
+        """
+        import resource
+        from twophase.coordinator.journal.port import JournalUnusable
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+        try:
+            asyncio.run(SqliteJournal.open(sys.argv[1]))
+        except JournalUnusable as error:
+            print(error)
+        """,
+        path,
+    )
+    assert out.startswith(f"journal {path} cannot be used: ")
+    assert out.endswith("; look after the disk, and the rights to the file and its directory\n")
+
+
+def test_a_file_without_a_write_ahead_log_is_refused(path: Path) -> None:
+    with (
+        closing(sqlite3.connect(":memory:")) as connection,
+        pytest.raises(JournalUnusable, match=r"write-ahead log here \(memory\); put it on a local disk"),
+    ):
+        sqlite_open.prepare(connection, path, None, 1)
 
 
 async def test_another_program_s_file_is_left_alone(path: Path) -> None:
@@ -468,6 +505,25 @@ async def test_a_decision_does_not_wait_for_company(path: Path, monkeypatch: pyt
         await journal.close()
 
 
+async def test_r4_sqlite_is_told_to_sync_whenever_a_batch_is_forced(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = await SqliteJournal.open(path)
+    modes: list[int] = []
+
+    def look(connection: sqlite3.Connection, items: Sequence[Item], position: int) -> Written:
+        modes.append(connection.execute("PRAGMA synchronous").fetchone()[0])
+        return write(connection, items, position)
+
+    monkeypatch.setattr(sqlite_writer, "write", look)
+    for number, decision in enumerate((COMMIT, ABORT, COMMIT, ABORT, ABORT, delegated(0))):
+        await journal.decide(propose(journal, number, decision))
+    await journal.flush()
+    normal, full = 1, 2
+    assert modes == [full, normal, full, normal, normal, full, full]
+    await journal.close()
+
+
 @pytest.mark.parametrize("bound", ["CHECKPOINT_WHEN_IDLE", "CHECKPOINT_AT_LATEST"])
 async def test_the_log_is_moved_into_the_file_in_time(path: Path, bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_writer, bound, 1)
@@ -510,9 +566,10 @@ async def test_no_question_of_the_hot_path_reads_the_history(path: Path) -> None
         ("await journal.decide(propose(journal, 1))", 1),
         ("await journal.decide(propose(journal, 1, ABORT))", 0),
         ("journal.append(begun(journal, 1)); await journal.transaction(txid(journal, 1))", 0),
+        ("await journal.decide(propose(journal, 1, ABORT)); await journal.decide(propose(journal, 2))", 1),
         ("await asyncio.gather(*(journal.decide(propose(journal, number)) for number in range(50)))", 1),
     ],
-    ids=["commit", "abort", "append", "fifty commits"],
+    ids=["commit", "abort", "append", "abort then commit", "fifty commits"],
 )
 def test_r14_syncs_counted_by_the_kernel(path: Path, tmp_path: Path, work: str, syncs: int) -> None:
     trace = tmp_path / "trace"

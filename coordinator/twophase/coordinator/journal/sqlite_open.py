@@ -104,11 +104,15 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise _busy(path) from error
-        raise JournalUnusable(
-            f"journal {path} cannot be used: {error}; restore it from a backup, or name another file"
-        ) from error
+        # The low byte is the kind of error; the rest says more about it.
+        match error.sqlite_errorcode & 0xFF:
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                raise _busy(path) from error
+            case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
+                remedy = "restore it from a backup, or name another file"
+            case _:
+                remedy = "look after the disk, and the rights to the file and its directory"
+        raise JournalUnusable(f"journal {path} cannot be used: {error}; {remedy}") from error
 
 
 def _recognise(connection: sqlite3.Connection, path: Path) -> None:
