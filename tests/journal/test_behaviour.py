@@ -1,21 +1,18 @@
-"""What every journal promises, held against each store. A crash of the machine is tried on the memory disk; SQLite's
-own ways to fail are in test_sqlite.py."""
+"""What every journal promises about opening, decisions (R5) and request ids (R6), held against each store.
+
+Events, reads and durability are in test_events.py, the stores' own ways to fail in test_memory.py and test_sqlite_*.py.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Protocol
 
 import pytest
 
-from journal.samples import BRANCHES, PAYMENT, SHOP, STOCK, STRANGE_EPOCH, begun, propose, request, txid
-from twophase.contract.names import Epoch, Txid, check_journal_id
-from twophase.coordinator.journal.events import Decided, Ended, Finished, Reason, Voted
-from twophase.coordinator.journal.memory import MemoryDisk, MemoryJournal
-from twophase.coordinator.journal.memory_state import Horizon
+from journal.samples import SHOP, STRANGE_EPOCH, begun, propose, request, txid
+from journal.stores import Store
+from twophase.contract.names import Txid, check_journal_id
+from twophase.coordinator.journal.events import Ended, Finished
 from twophase.coordinator.journal.port import (
     Basis,
     BelowHorizon,
@@ -24,60 +21,12 @@ from twophase.coordinator.journal.port import (
     JournalClosed,
     JournalLocked,
     NotTheOwner,
-    ParticipantRecord,
-    Proposal,
     Ruling,
 )
-from twophase.coordinator.journal.sqlite import SqliteJournal
-from twophase.coordinator.protocol.decisions import ABORT, COMMIT, Decision, Ending, Vote, delegated
+from twophase.coordinator.protocol.decisions import ABORT, COMMIT, Decision, Ending, delegated
 
 ACCEPTED = Basis.ACCEPTED
 EARLIER = Basis.EARLIER
-
-
-class Store(Protocol):
-    """A place where one journal is kept."""
-
-    async def open(self) -> Journal: ...
-
-    def set_horizon(self, epoch: Epoch, sequence: int) -> None:
-        """As pruning will; only while the journal is closed."""
-
-
-class MemoryStore:
-    def __init__(self) -> None:
-        self.disk = MemoryDisk()
-
-    async def open(self) -> Journal:
-        return await MemoryJournal.open(self.disk)
-
-    def set_horizon(self, epoch: Epoch, sequence: int) -> None:
-        self.disk.durable.append(Horizon(epoch, sequence))
-
-
-class SqliteStore:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    async def open(self) -> Journal:
-        return await SqliteJournal.open(self.path)
-
-    def set_horizon(self, epoch: Epoch, sequence: int) -> None:
-        connection = sqlite3.connect(self.path, isolation_level=None)
-        connection.execute("UPDATE epochs SET horizon = ? WHERE number = ?", (sequence, epoch.number))
-        connection.close()
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "journal.db")
-
-
-@pytest.fixture
-async def journal(store: Store) -> AsyncIterator[Journal]:
-    opened = await store.open()
-    yield opened
-    await opened.close()
 
 
 # --- opening
@@ -314,171 +263,3 @@ async def test_r6_a_request_whose_beginning_was_lost_is_found_by_its_decision(jo
     record = await journal.request("order")
     assert record is not None
     assert record.request == request("order", 4)
-
-
-# --- events and reads
-
-
-async def test_what_was_handed_over_is_read_at_once_and_after_reopening(store: Store) -> None:
-    reason = Reason("BUSINESS", "OUT_OF_STOCK", "none left", retryable=False, participant="stock", operation="reserve")
-    first = await store.open()
-    name = txid(first, 1)
-    first.append(begun(first, 1, request("order")))
-    first.append(Voted(name, 0, Vote.YES))
-    first.append(Voted(name, 1, Vote.NO))
-    running = await first.transaction(name)
-    assert running is not None
-    assert (running.branches, running.votes) == (BRANCHES, {0: Vote.YES, 1: Vote.NO})
-    assert (running.decision, running.committed, running.ended) == (None, None, False)
-    await first.decide(Proposal(name, ABORT, first.epoch, request("order"), (STOCK,), (reason,)))
-    first.append(Finished(name, 0, Ending.ABORTED))
-    first.append(Ended(name, committed=False))
-    ended = await first.transaction(name)
-    assert ended is not None
-    assert (ended.decision, ended.committed, ended.ended) == (ABORT, False, True)
-    assert (ended.reasons, ended.branches, ended.endings) == ((reason,), (STOCK,), {0: Ending.ABORTED})
-    assert await first.request("order") == ended
-    await first.close()
-    second = await store.open()
-    assert await second.transaction(name) == ended
-    assert await second.request("order") == ended
-    await second.close()
-
-
-async def test_reads_see_decisions_that_are_still_under_way(journal: Journal) -> None:
-    proposal = propose(journal, 1, COMMIT, claim=request("order"))
-    under_way = asyncio.create_task(journal.decide(proposal))
-    await asyncio.sleep(0)
-    record = await journal.transaction(txid(journal, 1))
-    by_request = await journal.request("order")
-    assert record is not None
-    assert record.decision == COMMIT
-    assert by_request == record
-    assert await under_way == Ruling(COMMIT, ACCEPTED)
-
-
-async def test_only_decide_writes_decisions(journal: Journal) -> None:
-    with pytest.raises(ValueError, match=r"propose it to decide"):
-        journal.append(Decided(txid(journal, 1), COMMIT, None, BRANCHES))
-    assert await journal.transaction(txid(journal, 1)) is None
-
-
-async def test_unfinished_is_what_is_decided_and_not_ended_the_oldest_first(store: Store) -> None:
-    first = await store.open()
-    for number in (4, 1, 2, 3):
-        first.append(begun(first, number))
-    await asyncio.gather(
-        first.decide(propose(first, 4, ABORT)),
-        first.decide(propose(first, 1, COMMIT)),
-        first.decide(propose(first, 2, delegated(0))),
-    )
-    first.append(Ended(txid(first, 1), committed=True))
-    first.append(Finished(txid(first, 4), 0, Ending.ABORTED))
-    assert [record.txid for record in await first.unfinished()] == [txid(first, 2), txid(first, 4)]
-    await first.close()
-    second = await store.open()
-    assert [record.endings for record in await second.unfinished()] == [{}, {0: Ending.ABORTED}]
-    second.append(Ended(txid(first, 4), committed=False))
-    # A word that comes late does not open it again.
-    second.append(Finished(txid(first, 4), 1, Ending.ABORTED))
-    assert [record.txid for record in await second.unfinished()] == [txid(first, 2)]
-    await second.close()
-
-
-async def test_transactions_are_listed_newest_first_in_pages(store: Store) -> None:
-    first = await store.open()
-    for number in (2, 1, 300):
-        first.append(begun(first, number))
-    await first.close()
-    second = await store.open()
-    second.append(begun(second, 0))
-    await second.decide(propose(second, 7, COMMIT))
-    second.append(Ended(txid(second, 7), committed=True))
-    expected = [txid(second, 7), txid(second, 0), txid(first, 300), txid(first, 2), txid(first, 1)]
-    assert [record.txid for record in await second.transactions(limit=10)] == expected
-    assert [record.txid for record in await second.transactions(limit=2)] == expected[:2]
-    assert [record.txid for record in await second.transactions(limit=2, before=expected[1])] == expected[2:4]
-    assert [record.txid for record in await second.transactions(limit=2, unfinished_only=True)] == expected[1:3]
-    for limit in (0, -1):
-        with pytest.raises(ValueError, match="at least one"):
-            await second.transactions(limit=limit)
-    await second.close()
-
-
-async def test_participants_are_added_and_replaced_by_name(store: Store) -> None:
-    first = await store.open()
-    moved = ParticipantRecord("stock", "127.0.0.1:9", "7301112223334445556", 2, "stock")
-    payment = ParticipantRecord("payment", "127.0.0.1:8", "1", 1, "pay")
-    for participant in (SHOP, payment, moved):
-        await first.register(participant)
-    assert await first.participants() == (payment, moved)
-    await first.close()
-    second = await store.open()
-    assert await second.participants() == (payment, moved)
-    await second.close()
-
-
-# --- durability: R4, R12, R14
-
-
-async def test_r14_a_commit_costs_one_forced_write_and_an_abort_none(journal: Journal) -> None:
-    before = journal.syncs
-    await journal.decide(propose(journal, 1, ABORT))
-    assert journal.syncs == before
-    await journal.decide(propose(journal, 2, COMMIT))
-    assert journal.syncs == before + 1
-    await journal.decide(propose(journal, 3, delegated(0)))
-    assert journal.syncs == before + 2
-
-
-async def test_r14_concurrent_decisions_share_forced_writes(journal: Journal) -> None:
-    before = journal.syncs
-    await asyncio.gather(*(journal.decide(propose(journal, number)) for number in range(200)))
-    assert 1 <= journal.syncs - before <= 3
-
-
-async def test_the_position_counts_what_is_durable_and_never_goes_back(store: Store) -> None:
-    first = await store.open()
-    assert first.position == 0
-    first.append(begun(first, 1))
-    await first.decide(propose(first, 2, ABORT))
-    assert first.position == 0
-    await first.decide(propose(first, 1, COMMIT))
-    assert first.position == 3
-    first.append(Ended(txid(first, 1), committed=True))
-    await first.flush()
-    assert first.position == 4
-    await first.close()
-    second = await store.open()
-    assert second.position == 4
-    await second.decide(propose(second, 1, COMMIT))
-    assert second.position == 5
-    await second.close()
-
-
-@pytest.mark.parametrize("decision", [COMMIT, ABORT], ids=str)
-async def test_a_cancelled_decide_still_writes(store: Store, decision: Decision) -> None:
-    journal = await store.open()
-    task = asyncio.create_task(journal.decide(propose(journal, 1, decision, claim=request("order"))))
-    await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.wait({task})
-    record = await journal.transaction(txid(journal, 1))
-    assert record is not None
-    assert record.decision == decision
-    await journal.close()
-    reopened = await store.open()
-    assert await reopened.request("order") == record
-    await reopened.close()
-
-
-async def test_a_cancelled_read_disturbs_nothing(journal: Journal) -> None:
-    journal.append(begun(journal, 1))
-    for _ in range(3):
-        task = asyncio.create_task(journal.transaction(txid(journal, 1)))
-        await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.wait({task})
-    record = await journal.transaction(txid(journal, 1))
-    assert record is not None
-    assert record.branches == (STOCK, PAYMENT)

@@ -1,0 +1,147 @@
+"""What the SQLite journal costs: syncs (R14), waiting, and nothing that grows with the history."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from journal.children import STRACE, content, run
+from journal.samples import begun, propose, txid
+from twophase.coordinator.journal import schema, sqlite_writer
+from twophase.coordinator.journal.events import Ended
+from twophase.coordinator.journal.port import (
+    Basis,
+    Ruling,
+)
+from twophase.coordinator.journal.sqlite import SqliteJournal
+from twophase.coordinator.journal.sqlite_batch import Item, Written, write
+from twophase.coordinator.protocol.decisions import ABORT, COMMIT, delegated
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for something that only looking can tell."""
+    while not condition():  # noqa: ASYNC110 - SQLite and the file system tell nobody
+        await asyncio.sleep(0)
+
+
+async def test_unforced_events_are_written_by_themselves_within_a_moment(path: Path) -> None:
+    journal = await SqliteJournal.open(path)
+    syncs = journal.syncs
+    with closing(sqlite3.connect(path)) as other:
+        journal.append(begun(journal, 1))
+        async with asyncio.timeout(10):
+            await until(lambda: other.execute("SELECT count(*) FROM events").fetchone() == (1,))
+    assert journal.syncs == syncs
+    await journal.close()
+
+
+async def test_a_decision_does_not_wait_for_company(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_writer, "LINGER", 3600)
+    journal = await SqliteJournal.open(path)
+    journal.append(begun(journal, 1))
+    async with asyncio.timeout(10):
+        assert await journal.decide(propose(journal, 1)) == Ruling(COMMIT, Basis.ACCEPTED)
+        assert journal.position == 2
+        journal.append(Ended(txid(journal, 1), committed=True))
+        await journal.close()
+
+
+async def test_r4_sqlite_is_told_to_sync_whenever_a_batch_is_forced(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = await SqliteJournal.open(path)
+    modes: list[int] = []
+
+    def look(connection: sqlite3.Connection, items: Sequence[Item], position: int) -> Written:
+        modes.append(connection.execute("PRAGMA synchronous").fetchone()[0])
+        return write(connection, items, position)
+
+    monkeypatch.setattr(sqlite_writer, "write", look)
+    for number, decision in enumerate((COMMIT, ABORT, COMMIT, ABORT, ABORT, delegated(0))):
+        await journal.decide(propose(journal, number, decision))
+    await journal.flush()
+    normal, full = 1, 2
+    assert modes == [full, normal, full, normal, normal, full, full]
+    await journal.close()
+
+
+@pytest.mark.parametrize("bound", ["CHECKPOINT_WHEN_IDLE", "CHECKPOINT_AT_LATEST"])
+async def test_the_log_is_moved_into_the_file_in_time(path: Path, bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_writer, bound, 1)
+    monkeypatch.setattr(sqlite_writer, "IDLE", 0.001)
+    journal = await SqliteJournal.open(path)
+    before = content(path)
+    await journal.decide(propose(journal, 1))
+    async with asyncio.timeout(10):
+        await until(lambda: content(path) != before)
+    assert await journal.decide(propose(journal, 2)) == Ruling(COMMIT, Basis.ACCEPTED)
+    await journal.close()
+
+
+async def test_no_question_of_the_hot_path_reads_the_history(path: Path) -> None:
+    await (await SqliteJournal.open(path)).close()
+    with closing(sqlite3.connect(path)) as connection:
+        for sql in (
+            schema.SELECT_DECISION,
+            schema.SELECT_EPOCH,
+            schema.SELECT_HOLDER,
+            schema.RELEASE_REQUEST,
+            schema.LAST_EPOCH,
+            schema.LAST_POSITION,
+            schema.EVENTS_OF_TRANSACTION,
+            schema.EVENTS_OF_REQUEST,
+            schema.EVENTS_OF_UNFINISHED,
+            schema.EVENTS_OF_NEWEST,
+            schema.EVENTS_OF_NEWEST_UNFINISHED,
+        ):
+            parameters = ("x",) * (2 if "?2" in sql else sql.count("?"))
+            plan = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + sql, parameters)]
+            scans = [step for step in plan if step.startswith("SCAN") and step != "SCAN CONSTANT ROW"]
+            assert [step for step in scans if "INDEX unfinished" not in step] == [], (sql, plan)
+
+
+@pytest.mark.skipif(STRACE is None, reason="strace is not installed: syncs are counted by the journal alone")
+@pytest.mark.parametrize(
+    ("work", "syncs"),
+    [
+        ("await journal.decide(propose(journal, 1))", 1),
+        ("await journal.decide(propose(journal, 1, ABORT))", 0),
+        ("journal.append(begun(journal, 1)); await journal.transaction(txid(journal, 1))", 0),
+        ("await journal.decide(propose(journal, 1, ABORT)); await journal.decide(propose(journal, 2))", 1),
+        ("await asyncio.gather(*(journal.decide(propose(journal, number)) for number in range(50)))", 1),
+    ],
+    ids=["commit", "abort", "append", "abort then commit", "fifty commits"],
+)
+def test_r14_syncs_counted_by_the_kernel(path: Path, tmp_path: Path, work: str, syncs: int) -> None:
+    trace = tmp_path / "trace"
+    code = f"""
+    async def main():
+        journal = await SqliteJournal.open(sys.argv[1])
+        await journal.decide(propose(journal, 0))
+        import os
+        os.access("/before", os.F_OK)
+        {work}
+        os.access("/after", os.F_OK)
+        await journal.close()
+    asyncio.run(main())
+    """
+    assert STRACE is not None
+    run(
+        code,
+        path,
+        STRACE,
+        "-f",
+        "-qq",
+        "-o",
+        str(trace),
+        "-e",
+        "trace=fsync,fdatasync,sync_file_range,access,faccessat",
+    )
+    text = trace.read_text()
+    assert text.count('"/before"') == text.count('"/after"') == 1
+    assert text.split('"/before"')[1].split('"/after"')[0].count("sync(") == syncs
