@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeAlias, cast
 
 import grpc
-import psycopg
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from fixtures.participants import DATABASE, FakeResources, make_participant
 from twophase.contract.names import Epoch, Gid, Txid
 from twophase.contract.status import from_call
-from twophase.participant import NotReady, Participant
+from twophase.participant import NotReady
 from twophase.participant.outcomes import (
     Aborted,
     Applied,
@@ -38,16 +37,13 @@ from twophase.participant.outcomes import (
     Tombstoned,
 )
 from twophase.participant.requests import DEADLINE_CAP
-from twophase.participant.resource import ResourceManager
 from twophase.participant.service import ParticipantService
-from twophase.participant.work import Deadline, Work
 from twophase.v1 import participant_pb2, participant_pb2_grpc, types_pb2
 
 JOURNAL = "0123456789abcdef"
 TXID = "00000003-aabbccdd-000000000007"
 GID = f"tp-{JOURNAL}-{TXID}-0001"
 FINGERPRINT = bytes(range(32))
-DATABASE = Identity(system_identifier="7312", timeline=1, database="payment")
 SESSION = Identity(system_identifier="7312", timeline=2, database="payment")
 REFUSAL = types_pb2.Refusal(kind=types_pb2.REFUSAL_KIND_BUSINESS, code="NO_FUNDS", message="has not 2 left")
 TOLD = types_pb2.Refusal(
@@ -56,90 +52,6 @@ TOLD = types_pb2.Refusal(
 RESULTS = (types_pb2.Payload(json='"a"'), types_pb2.Payload())
 
 Stub: TypeAlias = "participant_pb2_grpc.ParticipantAsyncStub"
-
-
-@dataclass
-class FakeResources(ResourceManager):
-    """Answers what it is told to, and keeps what it was asked."""
-
-    answer: Any = None
-    asked: list[tuple[Any, ...]] = field(default_factory=list)
-    answered: list[Any] = field(default_factory=list)
-    works: list[Work] = field(default_factory=list)
-    hold: asyncio.Event | None = None
-    entered: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def identity(self) -> Identity:
-        return DATABASE
-
-    async def _answered(self, *asked: object) -> Any:
-        self.asked.append(asked)
-        self.entered.set()
-        if self.hold is not None:
-            await self.hold.wait()
-        self.answered.append(self.answer)
-        if isinstance(self.answer, BaseException):
-            raise self.answer
-        return self.answer
-
-    async def prepare(
-        self, gid: Gid, work: Work, *, deadline: Deadline, position: int, fingerprint: bytes
-    ) -> Prepared | ReadOnly | No:
-        self.works.append(work)
-        found: Prepared | ReadOnly | No = await self._answered(gid, deadline, position, fingerprint)
-        return found
-
-    async def apply(
-        self,
-        gid: Gid,
-        kind: types_pb2.BranchKind.ValueType,
-        work: Work,
-        *,
-        deadline: Deadline,
-        position: int,
-        fingerprint: bytes,
-    ) -> Applied | RefusedForGood | Retry | Tombstoned:
-        self.works.append(work)
-        found: Applied | RefusedForGood | Retry | Tombstoned = await self._answered(
-            gid, kind, deadline, position, fingerprint
-        )
-        return found
-
-    async def commit(self, gid: Gid) -> Committed | Lost:
-        found: Committed | Lost = await self._answered(gid)
-        return found
-
-    async def abort(
-        self, gid: Gid, kind: types_pb2.BranchKind.ValueType, decision: types_pb2.Decision.ValueType
-    ) -> Aborted | Tombstoned | RefusedForGood | Applied:
-        found: Aborted | Tombstoned | RefusedForGood | Applied = await self._answered(gid, kind, decision)
-        return found
-
-    async def list_prepared(self, journal_id: str) -> PreparedBranches:
-        found: PreparedBranches = await self._answered(journal_id)
-        return found
-
-    async def inspect(self, journal_id: str, txid: Txid) -> Inspection:
-        found: Inspection = await self._answered(journal_id, txid)
-        return found
-
-    async def remember(self, journal_id: str, epoch: Epoch, horizons: Mapping[Epoch, int]) -> Remembered:
-        found: Remembered = await self._answered(journal_id, epoch, dict(horizons))
-        return found
-
-
-def make_participant() -> Participant:
-    payment = Participant("payment")
-
-    @payment.operation
-    def charge(connection: psycopg.Connection, amount: int) -> str:
-        return "a"
-
-    @payment.operation(read_only=True)
-    def balance(connection: psycopg.Connection, key: types_pb2.Epoch) -> None: ...
-
-    return payment
 
 
 @pytest.fixture
