@@ -12,6 +12,7 @@ from typing import Any
 import pydantic
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.descriptor_pb2 import UninterpretedOption
 from google.protobuf.message import Message
 
 from twophase.participant.errors import DeclarationError, PayloadError
@@ -211,6 +212,13 @@ def test_a_result_of_another_type_is_an_error(annotation: object, value: object,
 def test_a_result_that_json_cannot_hold_is_an_error(value: object) -> None:
     with pytest.raises(ResultError, match="which is not None, a protobuf message or what can be written as JSON"):
         Undeclared().encode(value)
+
+
+def test_a_message_that_lacks_a_required_field_is_an_error() -> None:
+    incomplete = UninterpretedOption.NamePart()
+    for kind in (Undeclared(), payload_type_of(UninterpretedOption.NamePart)):
+        with pytest.raises(ResultError, match="returned a google.protobuf.UninterpretedOption.NamePart that is incomp"):
+            kind.encode(incomplete)
 
 
 def test_a_result_that_holds_itself_is_an_error() -> None:

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from fixtures.participants import FakeResources, make_participant
 from twophase.participant import NotReady, Participant
+from twophase.participant.addresses import Address
 from twophase.participant.outcomes import Committed
 from twophase.participant.server import MAX_MESSAGE_BYTES, ParticipantServer, ServerSettings
 from twophase.participant.service import SERVICE
@@ -147,6 +148,11 @@ async def test_an_address_of_another_machine_is_told() -> None:
         await make_server(listen="192.0.2.1:0", allow_plaintext=True).start()
 
 
+def test_a_port_that_is_free_again_is_told(free_port: int) -> None:
+    told = Address("127.0.0.1", free_port).why_not()
+    assert str(told) == f"cannot listen on 127.0.0.1:{free_port}: the port was taken a moment ago"
+
+
 async def test_a_large_request_is_taken_and_a_larger_one_is_not() -> None:
     async with make_server(FakeResources(Committed())) as server, channel_to(server) as channel:
         stub = participant_pb2_grpc.ParticipantStub(channel)
@@ -170,7 +176,7 @@ def test_it_listens_beyond_loopback_only_if_it_is_told_to(listen: str) -> None:
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "127.0.0.2:7401", "[::1]:7401", "localhost:7401"])
 def test_loopback_needs_no_permission(listen: str) -> None:
-    make_server(listen=listen)
+    make_server(listen=listen, coordinator="coordinator.internal:7400")
 
 
 @pytest.mark.parametrize(

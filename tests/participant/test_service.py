@@ -454,6 +454,7 @@ async def test_an_error_that_nobody_waits_for_is_logged(
     resources.hold.set()
     assert await service.drain(timeout=5)
     await asyncio.sleep(0)
+    assert [record.name for record in caplog.records] == ["twophase.participant.service"]
     assert "nobody heard this" in caplog.text
 
 
