@@ -217,7 +217,7 @@ def test_a_result_that_json_cannot_hold_is_an_error(value: object) -> None:
 def test_a_message_that_lacks_a_required_field_is_an_error() -> None:
     incomplete = UninterpretedOption.NamePart()
     for kind in (Undeclared(), payload_type_of(UninterpretedOption.NamePart)):
-        with pytest.raises(ResultError, match="returned a google.protobuf.UninterpretedOption.NamePart that is incomp"):
+        with pytest.raises(ResultError, match=r"returned a google\.protobuf\.UninterpretedOption\.NamePart that"):
             kind.encode(incomplete)
 
 

@@ -45,7 +45,8 @@ class DeclarationError(ParticipantError):
 
 
 class NotReady(ParticipantError):
-    """The database is not fit to take part (slots, ledger, grants, identity). `remedies` are what to type, in order."""
+    """The participant cannot start: its database is not fit (slots, ledger, grants, identity), or what it was started
+    with will not do. `remedies` are what to type, in order."""
 
     def __init__(self, message: str, *remedies: str) -> None:
         super().__init__(message)
