@@ -180,8 +180,10 @@ class Engine:
         return None
 
     async def _recorded(self, record: TransactionRecord, submission: Submission) -> Answer:
-        journal_id = self.journal.journal_id
-        results = await results_of(record, submission.calls, self._peers, journal_id=journal_id)
+        results: tuple[Result, ...] = ()
+        if record.committed:
+            journal_id = self.journal.journal_id
+            results = await results_of(record, submission.calls, self._peers, journal_id=journal_id)
         return answer_of(record, attempt=submission.attempt, results=results)
 
     async def _start(self, submission: Submission, fingerprint: bytes) -> Running:
@@ -271,6 +273,8 @@ class Engine:
             if not running.decided.done():
                 return Answer(Outcome.PENDING, running.txid, attempt, pending=running.pending)
         committed = running.decided.result()
+        if running.resumed and (record := await self.journal.transaction(running.txid)) is not None:
+            return await self._recorded(record, submission)
         return Answer(
             outcome=Outcome.COMMITTED if committed else Outcome.ABORTED,
             txid=running.txid,

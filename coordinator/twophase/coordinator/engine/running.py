@@ -82,6 +82,7 @@ class Surroundings:
 class Running:
     """A transaction until it has ended. Everything runs in the engine's tasks: whoever waits may go away (R13).
 
+    `resumed` says that it was taken up from the journal: then nothing but its outcome is known of it here.
     `decided` is done when the outcome may be told (True: committed), `settled` when nobody needs to be waited for any
     more, `ended` when every branch is over.
     """
@@ -95,6 +96,7 @@ class Running:
         self.parts = {part.number: part for part in parts}
         self.reasons: list[facts.Reason] = []
         self.claimed_by: Txid | None = None
+        self.resumed = False
         self.decided: asyncio.Future[bool] = loop.create_future()
         self.settled = asyncio.Event()
         self.ended = asyncio.Event()
@@ -142,6 +144,7 @@ class Running:
 
     def resume(self, decision: Decision, endings: Mapping[int, Ending]) -> None:
         """Takes up a transaction that was decided before."""
+        self.resumed = True
         self._take(twophase.resume(decision, self.parts, endings))
 
     def roll_back(self, reason: facts.Reason) -> None:

@@ -205,12 +205,13 @@ class Supervisor:
 
         async def applied(peer: Peer) -> bool:
             try:
+                await self._around.peers.ready(peer, within=_ASK_SECONDS)
                 answer = await peer.link.inspect(request, timeout=_ASK_SECONDS)
             except LinkLost:
                 return False
             return any(row.outcome == participant_pb2.LEDGER_OUTCOME_APPLIED for row in answer.entries)
 
-        peers = [peer for peer in self._around.peers if peer.operations is not None]
+        peers = tuple(self._around.peers)
         answers = await asyncio.gather(*(applied(peer) for peer in peers))
         return [peer.name for peer, found in zip(peers, answers, strict=True) if found]
 
