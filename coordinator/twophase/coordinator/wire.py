@@ -109,7 +109,7 @@ def problem_of(answer: Answer, request: coordinator_pb2.ExecuteRequest) -> Probl
     ]
     # Several operations of one name: which one it was only the message can tell.
     path = f"operations[{at[0]}]" if len(at) == 1 else "operations"
-    name = f"{decided.participant}.{decided.operation}"
+    name = f"{decided.participant}.{decided.operation}" if decided.operation else decided.participant
     match decided.kind:
         case "INVALID_PAYLOAD":
             return Problem(

@@ -89,8 +89,11 @@ class CoordinatorServicer(object):
     def Register(self, request, context):
         """Makes a participant known, durably. The coordinator shakes hands with it (Participant.Handshake) before it answers.
 
-        May be repeated; a new address replaces the old one. FAILED_PRECONDITION if the participant cannot be reached at the
-        address or says it is somebody else; ALREADY_EXISTS if the name belongs to another database.
+        Called by the participant at each of its starts, when it answers already, or by whoever sets the system up. May be
+        repeated; a new address replaces the old one. FAILED_PRECONDITION if the participant cannot be reached at the address
+        or says it is somebody else; the former can pass within a second, while the coordinator still holds a broken
+        connection, so try again for as long as it takes. ALREADY_EXISTS if the name belongs to another database, or the
+        database to another name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -102,7 +105,9 @@ class CoordinatorServicer(object):
 
         May be repeated with the same request id, attempt and content, at once or after a lost answer: it is executed once,
         and a repetition waits for the running one or gets the recorded outcome. After OUTCOME_ABORTED the same id may be
-        used again with a higher attempt. A client that hangs up cancels nothing.
+        used again with a higher attempt, also with other content. So too after a payload that only the participant could
+        find wrong (INVALID_ARGUMENT): such an attempt was begun, is aborted, and is shown by Get. A client that hangs up
+        cancels nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,8 +52,11 @@ class CoordinatorStub:
     Register: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.RegisterRequest, _coordinator_pb2.RegisterResponse]
     """Makes a participant known, durably. The coordinator shakes hands with it (Participant.Handshake) before it answers.
 
-    May be repeated; a new address replaces the old one. FAILED_PRECONDITION if the participant cannot be reached at the
-    address or says it is somebody else; ALREADY_EXISTS if the name belongs to another database.
+    Called by the participant at each of its starts, when it answers already, or by whoever sets the system up. May be
+    repeated; a new address replaces the old one. FAILED_PRECONDITION if the participant cannot be reached at the address
+    or says it is somebody else; the former can pass within a second, while the coordinator still holds a broken
+    connection, so try again for as long as it takes. ALREADY_EXISTS if the name belongs to another database, or the
+    database to another name.
     """
     Execute: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ExecuteRequest, _coordinator_pb2.ExecuteResponse]
     """Runs a whole transaction in one call. Operations at the same participant form one branch and run in the order given;
@@ -61,7 +64,9 @@ class CoordinatorStub:
 
     May be repeated with the same request id, attempt and content, at once or after a lost answer: it is executed once,
     and a repetition waits for the running one or gets the recorded outcome. After OUTCOME_ABORTED the same id may be
-    used again with a higher attempt. A client that hangs up cancels nothing.
+    used again with a higher attempt, also with other content. So too after a payload that only the participant could
+    find wrong (INVALID_ARGUMENT): such an attempt was begun, is aborted, and is shown by Get. A client that hangs up
+    cancels nothing.
     """
     Begin: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.BeginRequest, _coordinator_pb2.BeginResponse]
     """Opens a transaction whose branches enlist themselves. Not offered yet: UNIMPLEMENTED."""
@@ -94,8 +99,11 @@ class CoordinatorAsyncStub(CoordinatorStub):
     Register: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.RegisterRequest, _coordinator_pb2.RegisterResponse]  # type: ignore[assignment]
     """Makes a participant known, durably. The coordinator shakes hands with it (Participant.Handshake) before it answers.
 
-    May be repeated; a new address replaces the old one. FAILED_PRECONDITION if the participant cannot be reached at the
-    address or says it is somebody else; ALREADY_EXISTS if the name belongs to another database.
+    Called by the participant at each of its starts, when it answers already, or by whoever sets the system up. May be
+    repeated; a new address replaces the old one. FAILED_PRECONDITION if the participant cannot be reached at the address
+    or says it is somebody else; the former can pass within a second, while the coordinator still holds a broken
+    connection, so try again for as long as it takes. ALREADY_EXISTS if the name belongs to another database, or the
+    database to another name.
     """
     Execute: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ExecuteRequest, _coordinator_pb2.ExecuteResponse]  # type: ignore[assignment]
     """Runs a whole transaction in one call. Operations at the same participant form one branch and run in the order given;
@@ -103,7 +111,9 @@ class CoordinatorAsyncStub(CoordinatorStub):
 
     May be repeated with the same request id, attempt and content, at once or after a lost answer: it is executed once,
     and a repetition waits for the running one or gets the recorded outcome. After OUTCOME_ABORTED the same id may be
-    used again with a higher attempt. A client that hangs up cancels nothing.
+    used again with a higher attempt, also with other content. So too after a payload that only the participant could
+    find wrong (INVALID_ARGUMENT): such an attempt was begun, is aborted, and is shown by Get. A client that hangs up
+    cancels nothing.
     """
     Begin: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.BeginRequest, _coordinator_pb2.BeginResponse]  # type: ignore[assignment]
     """Opens a transaction whose branches enlist themselves. Not offered yet: UNIMPLEMENTED."""
@@ -139,8 +149,11 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_coordinator_pb2.RegisterResponse, _abc.Awaitable[_coordinator_pb2.RegisterResponse]]:
         """Makes a participant known, durably. The coordinator shakes hands with it (Participant.Handshake) before it answers.
 
-        May be repeated; a new address replaces the old one. FAILED_PRECONDITION if the participant cannot be reached at the
-        address or says it is somebody else; ALREADY_EXISTS if the name belongs to another database.
+        Called by the participant at each of its starts, when it answers already, or by whoever sets the system up. May be
+        repeated; a new address replaces the old one. FAILED_PRECONDITION if the participant cannot be reached at the address
+        or says it is somebody else; the former can pass within a second, while the coordinator still holds a broken
+        connection, so try again for as long as it takes. ALREADY_EXISTS if the name belongs to another database, or the
+        database to another name.
         """
 
     @_abc_1.abstractmethod
@@ -154,7 +167,9 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
 
         May be repeated with the same request id, attempt and content, at once or after a lost answer: it is executed once,
         and a repetition waits for the running one or gets the recorded outcome. After OUTCOME_ABORTED the same id may be
-        used again with a higher attempt. A client that hangs up cancels nothing.
+        used again with a higher attempt, also with other content. So too after a payload that only the participant could
+        find wrong (INVALID_ARGUMENT): such an attempt was begun, is aborted, and is shown by Get. A client that hangs up
+        cancels nothing.
         """
 
     @_abc_1.abstractmethod

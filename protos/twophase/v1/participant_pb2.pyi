@@ -17,19 +17,34 @@ never from an absent row (the row may be on its way).
 A minimal participant over Postgres:
 
   Prepare   BEGIN; work; INSERT INTO ledger (... 'applied'); PREPARE TRANSACTION '<gid>'    -> vote yes
-            (check that the command tag is PREPARE TRANSACTION: in a failed transaction Postgres answers ROLLBACK
-            and no error)
+            Check that the command tag is PREPARE TRANSACTION: in a failed transaction Postgres answers ROLLBACK
+            and no error. Any error: ROLLBACK, never ROLLBACK PREPARED -> vote no. If the error is that the ledger's
+            key is taken, Abort came first: vote no with REFUSAL_KIND_ABORTED. Set a lock and a statement timeout of
+            at most the time that is left (SET LOCAL).
+            Operations that are all declared read-only: BEGIN READ ONLY; work; ROLLBACK -> vote read-only, no row.
   Commit    COMMIT PREPARED '<gid>'. On 42704 read the ledger: an applied row means it is done already; no row: insert
             a tombstone, and only when that is committed answer LOST.
   Abort     ROLLBACK PREPARED '<gid>'. On 42704 insert the tombstone; if the key is taken, answer by the row there.
-            While the work is still running the insert waits for it: give it a short lock timeout and start again.
-  Apply     BEGIN; work; INSERT INTO ledger (... 'applied'); COMMIT.
+            While the work is still running the insert waits for it: give it a short lock timeout, and on 55P03 start
+            again with ROLLBACK PREPARED (it may be prepared by now) or answer UNAVAILABLE.
+  Apply     BEGIN; work; INSERT INTO ledger (... 'applied'); COMMIT. A refusal: ROLLBACK, and if it is final insert the
+            row 'refused'. Whichever insert finds the key taken: answer by the row there. A connection lost at COMMIT
+            is no answer: UNAVAILABLE.
 
-Every call may be repeated by the coordinator after a lost answer, may arrive twice at once, and may arrive late.
+Every call may be repeated by the coordinator after a lost answer, may arrive twice at once, and may arrive late. A
+caller that hangs up cancels nothing that has begun.
 
 gRPC status codes mean "this call was not answered", never an outcome: OK answers carry outcomes. Any other status
 makes the coordinator treat the call as lost and, where the protocol allows it, repeat it (Commit and Abort until they
-are answered, Prepare never). Answer UNIMPLEMENTED only to calls you do not offer at all.
+are answered, Prepare never).
+
+  UNAVAILABLE          not now: still running, busy (SQLSTATE 55000), the database is away; it will be repeated
+  INVALID_ARGUMENT     a field is malformed; a name that is not whole and of its form is never looked up
+  FAILED_PRECONDITION  the participant has another name (Handshake); somebody must act before this can be answered, or
+                       the branch lies below its epoch's horizon and nothing is known of it (Commit, Abort)
+  UNIMPLEMENTED        the call is not offered at all
+
+A participant makes itself known with Coordinator.Register, at each of its starts, once it answers.
 """
 
 from collections import abc as _abc
@@ -189,7 +204,8 @@ class HandshakeRequest(_message.Message):
     @_builtins.property
     def horizons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Horizon]:
         """For each epoch the lowest sequence that may still be in use. Ledger rows below are no longer needed and may be
-        pruned; every branch below is refused from then on. Empty: nothing may be pruned yet.
+        pruned, in one transaction with the horizon that allows it; every branch below is refused from then on
+        (REFUSAL_KIND_ABORTED). A horizon never goes back. Empty: nothing may be pruned yet.
         """
 
     def __init__(
@@ -250,8 +266,9 @@ class HandshakeResponse(_message.Message):
     participant: _builtins.str
     """The participant's name."""
     highest_position: _builtins.int
-    """The highest journal position found in the ledger rows of this journal; 0 if there are none. A coordinator whose
-    journal never reached it was restored from a backup and must not presume anything aborted.
+    """The highest journal position there ever was in the ledger rows of this journal, those since pruned included; 0 if
+    there was none. A coordinator whose journal never reached it was restored from a backup and must not presume anything
+    aborted.
     """
     @_builtins.property
     def identity(self) -> _types_pb2.DatabaseIdentity:

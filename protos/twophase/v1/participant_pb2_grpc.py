@@ -89,9 +89,10 @@ class ParticipantServicer(object):
     def Prepare(self, request, context):
         """Does the work of one branch and prepares it, in one message; the answer is the vote.
 
-        May be repeated: a repetition of a running call waits for it, one of a finished call gets the same vote. A vote YES
-        promises that Commit will succeed whenever it comes, over any crash. After any other answer nothing of the branch is
-        left. After no answer (the connection broke) the coordinator aborts the branch with Abort.
+        May be repeated: a repetition of a running call waits for it, one of a finished call gets the same vote; for a branch
+        that is found prepared, YES, without results if they are not remembered. A vote YES promises that Commit will succeed
+        whenever it comes, over any crash. After any other answer nothing of the branch is left. After no answer (the
+        connection broke) the coordinator aborts the branch with Abort.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,7 +142,8 @@ class ParticipantServicer(object):
     def Inspect(self, request, context):
         """Reads the ledger rows of one transaction, with the results kept in them. Writes nothing.
 
-        May be repeated. No row proves nothing: the branch may be running or prepared.
+        May be repeated. No row proves nothing: the branch may be running or prepared. Reads the prepared branches first and
+        the rows after them: a branch that is committed in between is seen twice, and not missed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

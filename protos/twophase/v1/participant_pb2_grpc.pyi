@@ -17,19 +17,34 @@ never from an absent row (the row may be on its way).
 A minimal participant over Postgres:
 
   Prepare   BEGIN; work; INSERT INTO ledger (... 'applied'); PREPARE TRANSACTION '<gid>'    -> vote yes
-            (check that the command tag is PREPARE TRANSACTION: in a failed transaction Postgres answers ROLLBACK
-            and no error)
+            Check that the command tag is PREPARE TRANSACTION: in a failed transaction Postgres answers ROLLBACK
+            and no error. Any error: ROLLBACK, never ROLLBACK PREPARED -> vote no. If the error is that the ledger's
+            key is taken, Abort came first: vote no with REFUSAL_KIND_ABORTED. Set a lock and a statement timeout of
+            at most the time that is left (SET LOCAL).
+            Operations that are all declared read-only: BEGIN READ ONLY; work; ROLLBACK -> vote read-only, no row.
   Commit    COMMIT PREPARED '<gid>'. On 42704 read the ledger: an applied row means it is done already; no row: insert
             a tombstone, and only when that is committed answer LOST.
   Abort     ROLLBACK PREPARED '<gid>'. On 42704 insert the tombstone; if the key is taken, answer by the row there.
-            While the work is still running the insert waits for it: give it a short lock timeout and start again.
-  Apply     BEGIN; work; INSERT INTO ledger (... 'applied'); COMMIT.
+            While the work is still running the insert waits for it: give it a short lock timeout, and on 55P03 start
+            again with ROLLBACK PREPARED (it may be prepared by now) or answer UNAVAILABLE.
+  Apply     BEGIN; work; INSERT INTO ledger (... 'applied'); COMMIT. A refusal: ROLLBACK, and if it is final insert the
+            row 'refused'. Whichever insert finds the key taken: answer by the row there. A connection lost at COMMIT
+            is no answer: UNAVAILABLE.
 
-Every call may be repeated by the coordinator after a lost answer, may arrive twice at once, and may arrive late.
+Every call may be repeated by the coordinator after a lost answer, may arrive twice at once, and may arrive late. A
+caller that hangs up cancels nothing that has begun.
 
 gRPC status codes mean "this call was not answered", never an outcome: OK answers carry outcomes. Any other status
 makes the coordinator treat the call as lost and, where the protocol allows it, repeat it (Commit and Abort until they
-are answered, Prepare never). Answer UNIMPLEMENTED only to calls you do not offer at all.
+are answered, Prepare never).
+
+  UNAVAILABLE          not now: still running, busy (SQLSTATE 55000), the database is away; it will be repeated
+  INVALID_ARGUMENT     a field is malformed; a name that is not whole and of its form is never looked up
+  FAILED_PRECONDITION  the participant has another name (Handshake); somebody must act before this can be answered, or
+                       the branch lies below its epoch's horizon and nothing is known of it (Commit, Abort)
+  UNIMPLEMENTED        the call is not offered at all
+
+A participant makes itself known with Coordinator.Register, at each of its starts, once it answers.
 """
 
 from collections import abc as _abc
@@ -71,9 +86,10 @@ class ParticipantStub:
     Prepare: _grpc.UnaryUnaryMultiCallable[_participant_pb2.PrepareRequest, _participant_pb2.PrepareResponse]
     """Does the work of one branch and prepares it, in one message; the answer is the vote.
 
-    May be repeated: a repetition of a running call waits for it, one of a finished call gets the same vote. A vote YES
-    promises that Commit will succeed whenever it comes, over any crash. After any other answer nothing of the branch is
-    left. After no answer (the connection broke) the coordinator aborts the branch with Abort.
+    May be repeated: a repetition of a running call waits for it, one of a finished call gets the same vote; for a branch
+    that is found prepared, YES, without results if they are not remembered. A vote YES promises that Commit will succeed
+    whenever it comes, over any crash. After any other answer nothing of the branch is left. After no answer (the
+    connection broke) the coordinator aborts the branch with Abort.
     """
     Apply: _grpc.UnaryUnaryMultiCallable[_participant_pb2.ApplyRequest, _participant_pb2.ApplyResponse]
     """Does the work of one branch and commits it locally, in one message. Sent to the only branch that writes, after the
@@ -103,7 +119,8 @@ class ParticipantStub:
     Inspect: _grpc.UnaryUnaryMultiCallable[_participant_pb2.InspectRequest, _participant_pb2.InspectResponse]
     """Reads the ledger rows of one transaction, with the results kept in them. Writes nothing.
 
-    May be repeated. No row proves nothing: the branch may be running or prepared.
+    May be repeated. No row proves nothing: the branch may be running or prepared. Reads the prepared branches first and
+    the rows after them: a branch that is committed in between is seen twice, and not missed.
     """
 
 @_typing.type_check_only
@@ -120,9 +137,10 @@ class ParticipantAsyncStub(ParticipantStub):
     Prepare: _aio.UnaryUnaryMultiCallable[_participant_pb2.PrepareRequest, _participant_pb2.PrepareResponse]  # type: ignore[assignment]
     """Does the work of one branch and prepares it, in one message; the answer is the vote.
 
-    May be repeated: a repetition of a running call waits for it, one of a finished call gets the same vote. A vote YES
-    promises that Commit will succeed whenever it comes, over any crash. After any other answer nothing of the branch is
-    left. After no answer (the connection broke) the coordinator aborts the branch with Abort.
+    May be repeated: a repetition of a running call waits for it, one of a finished call gets the same vote; for a branch
+    that is found prepared, YES, without results if they are not remembered. A vote YES promises that Commit will succeed
+    whenever it comes, over any crash. After any other answer nothing of the branch is left. After no answer (the
+    connection broke) the coordinator aborts the branch with Abort.
     """
     Apply: _aio.UnaryUnaryMultiCallable[_participant_pb2.ApplyRequest, _participant_pb2.ApplyResponse]  # type: ignore[assignment]
     """Does the work of one branch and commits it locally, in one message. Sent to the only branch that writes, after the
@@ -152,7 +170,8 @@ class ParticipantAsyncStub(ParticipantStub):
     Inspect: _aio.UnaryUnaryMultiCallable[_participant_pb2.InspectRequest, _participant_pb2.InspectResponse]  # type: ignore[assignment]
     """Reads the ledger rows of one transaction, with the results kept in them. Writes nothing.
 
-    May be repeated. No row proves nothing: the branch may be running or prepared.
+    May be repeated. No row proves nothing: the branch may be running or prepared. Reads the prepared branches first and
+    the rows after them: a branch that is committed in between is seen twice, and not missed.
     """
 
 class ParticipantServicer(metaclass=_abc_1.ABCMeta):
@@ -178,9 +197,10 @@ class ParticipantServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_participant_pb2.PrepareResponse, _abc.Awaitable[_participant_pb2.PrepareResponse]]:
         """Does the work of one branch and prepares it, in one message; the answer is the vote.
 
-        May be repeated: a repetition of a running call waits for it, one of a finished call gets the same vote. A vote YES
-        promises that Commit will succeed whenever it comes, over any crash. After any other answer nothing of the branch is
-        left. After no answer (the connection broke) the coordinator aborts the branch with Abort.
+        May be repeated: a repetition of a running call waits for it, one of a finished call gets the same vote; for a branch
+        that is found prepared, YES, without results if they are not remembered. A vote YES promises that Commit will succeed
+        whenever it comes, over any crash. After any other answer nothing of the branch is left. After no answer (the
+        connection broke) the coordinator aborts the branch with Abort.
         """
 
     @_abc_1.abstractmethod
@@ -240,7 +260,8 @@ class ParticipantServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_participant_pb2.InspectResponse, _abc.Awaitable[_participant_pb2.InspectResponse]]:
         """Reads the ledger rows of one transaction, with the results kept in them. Writes nothing.
 
-        May be repeated. No row proves nothing: the branch may be running or prepared.
+        May be repeated. No row proves nothing: the branch may be running or prepared. Reads the prepared branches first and
+        the rows after them: a branch that is committed in between is seen twice, and not missed.
         """
 
 def add_ParticipantServicer_to_server(servicer: ParticipantServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -37,9 +37,9 @@ class _RefusalKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RefusalKi
     REFUSAL_KIND_BUSINESS: _RefusalKind.ValueType  # 1
     """The service's own rule: the code and the message are the service's words ("OUT_OF_STOCK")."""
     REFUSAL_KIND_INVALID_PAYLOAD: _RefusalKind.ValueType  # 2
-    """The payload is not of the operation's type; no business code ran."""
+    """The payload is not of the operation's type; no business code ran. The client of Execute gets INVALID_ARGUMENT."""
     REFUSAL_KIND_UNKNOWN_OPERATION: _RefusalKind.ValueType  # 3
-    """The participant does not have this operation."""
+    """The participant does not have this operation. The client of Execute gets NOT_FOUND."""
     REFUSAL_KIND_CONSTRAINT: _RefusalKind.ValueType  # 4
     """A constraint of the database said no, a deferred one at PREPARE included."""
     REFUSAL_KIND_CONFLICT: _RefusalKind.ValueType  # 5
@@ -51,7 +51,7 @@ class _RefusalKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RefusalKi
     snapshot, a session advisory lock. Another attempt will fail the same way.
     """
     REFUSAL_KIND_DEADLINE: _RefusalKind.ValueType  # 8
-    """The deadline passed before the branch was prepared."""
+    """The deadline passed before the branch was prepared. Worth another attempt."""
     REFUSAL_KIND_UNREACHABLE: _RefusalKind.ValueType  # 9
     """The participant could not be reached, or stopped answering before it voted. Worth another attempt."""
     REFUSAL_KIND_INTERNAL: _RefusalKind.ValueType  # 10
@@ -69,9 +69,9 @@ REFUSAL_KIND_UNSPECIFIED: RefusalKind.ValueType  # 0
 REFUSAL_KIND_BUSINESS: RefusalKind.ValueType  # 1
 """The service's own rule: the code and the message are the service's words ("OUT_OF_STOCK")."""
 REFUSAL_KIND_INVALID_PAYLOAD: RefusalKind.ValueType  # 2
-"""The payload is not of the operation's type; no business code ran."""
+"""The payload is not of the operation's type; no business code ran. The client of Execute gets INVALID_ARGUMENT."""
 REFUSAL_KIND_UNKNOWN_OPERATION: RefusalKind.ValueType  # 3
-"""The participant does not have this operation."""
+"""The participant does not have this operation. The client of Execute gets NOT_FOUND."""
 REFUSAL_KIND_CONSTRAINT: RefusalKind.ValueType  # 4
 """A constraint of the database said no, a deferred one at PREPARE included."""
 REFUSAL_KIND_CONFLICT: RefusalKind.ValueType  # 5
@@ -83,7 +83,7 @@ REFUSAL_KIND_UNPREPARABLE: RefusalKind.ValueType  # 7
 snapshot, a session advisory lock. Another attempt will fail the same way.
 """
 REFUSAL_KIND_DEADLINE: RefusalKind.ValueType  # 8
-"""The deadline passed before the branch was prepared."""
+"""The deadline passed before the branch was prepared. Worth another attempt."""
 REFUSAL_KIND_UNREACHABLE: RefusalKind.ValueType  # 9
 """The participant could not be reached, or stopped answering before it voted. Worth another attempt."""
 REFUSAL_KIND_INTERNAL: RefusalKind.ValueType  # 10
@@ -293,9 +293,11 @@ class Refusal(_message.Message):
     retryable: _builtins.bool
     """True if the same request may succeed when it is sent again as a new attempt, unchanged."""
     participant: _builtins.str
-    """The participant it came from; empty if the coordinator itself said no."""
+    """The participant it came from; empty if the coordinator itself said no. A participant may leave it empty."""
     operation: _builtins.str
-    """The operation it came from; empty if it concerns the whole branch."""
+    """The operation it came from, so that the client learns which of its operations was at fault; empty if it concerns the
+    whole branch.
+    """
     def __init__(
         self,
         *,
