@@ -28,7 +28,7 @@ async def test_what_was_handed_over_is_read_at_once_and_after_reopening(store: S
     first.append(Voted(name, 1, Vote.NO))
     running = await first.transaction(name)
     assert running is not None
-    assert (running.branches, running.votes) == (BRANCHES, {0: Vote.YES, 1: Vote.NO})
+    assert (running.branches, running.hearers, running.votes) == (BRANCHES, None, {0: Vote.YES, 1: Vote.NO})
     assert (running.decision, running.committed, running.ended) == (None, None, False)
     await first.decide(Proposal(name, ABORT, first.epoch, request("order"), (STOCK,), (reason,)))
     first.append(Finished(name, 0, Ending.ABORTED))
@@ -36,7 +36,8 @@ async def test_what_was_handed_over_is_read_at_once_and_after_reopening(store: S
     ended = await first.transaction(name)
     assert ended is not None
     assert (ended.decision, ended.committed, ended.ended) == (ABORT, False, True)
-    assert (ended.reasons, ended.branches, ended.endings) == ((reason,), (STOCK,), {0: Ending.ABORTED})
+    assert (ended.reasons, ended.branches, ended.hearers) == ((reason,), BRANCHES, frozenset({0}))
+    assert ended.endings == {0: Ending.ABORTED}
     assert await first.request("order") == ended
     await first.close()
     second = await store.open()

@@ -58,7 +58,7 @@ def test_the_fold_of_a_whole_transaction() -> None:
         ]
     )
     assert (record.txid, record.request, record.decision) == (T, REQUEST, COMMIT)
-    assert record.branches == (STOCK,)
+    assert (record.branches, record.hearers) == (BRANCHES, frozenset({0}))
     assert record.votes == {0: Vote.YES, 1: Vote.READ_ONLY}
     assert record.endings == {0: Ending.APPLIED}
     assert (record.committed, record.ended) == (True, True)
@@ -66,12 +66,13 @@ def test_the_fold_of_a_whole_transaction() -> None:
 
 def test_a_lost_beginning_costs_nothing_that_recovery_needs() -> None:
     record = fold([Decided(T, ABORT, REQUEST, BRANCHES, (REASON,))])
-    assert (record.request, record.branches, record.reasons) == (REQUEST, BRANCHES, (REASON,))
+    assert (record.request, record.branches, record.hearers) == (REQUEST, BRANCHES, frozenset({0, 1}))
+    assert record.reasons == (REASON,)
 
 
 def test_a_late_beginning_does_not_change_who_must_hear() -> None:
     record = fold([Decided(T, COMMIT, None, (PAYMENT,)), Begun(T, REQUEST, BRANCHES)])
-    assert (record.request, record.branches) == (REQUEST, (PAYMENT,))
+    assert (record.request, record.branches, record.hearers) == (REQUEST, BRANCHES, frozenset({1}))
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ def answer_of(record: TransactionRecord, *, attempt: int, results: tuple[Result,
     wrong = {
         number for number, ending in record.endings.items() if decision is not None and contradicts(decision, ending)
     }
-    open_branches = () if record.ended else record.branches
+    hearers = record.hearers if record.hearers is not None else {branch.number for branch in record.branches}
+    waited_for = set() if record.ended else hearers - record.endings.keys()
     return Answer(
         outcome=outcome_of(record),
         txid=record.txid,
@@ -48,7 +49,7 @@ def answer_of(record: TransactionRecord, *, attempt: int, results: tuple[Result,
         applied=record.ended,
         results=results,
         reasons=() if record.committed else record.reasons,
-        pending=tuple(branch.participant for branch in open_branches if branch.number not in record.endings),
+        pending=tuple(branch.participant for branch in record.branches if branch.number in waited_for),
         heuristic=tuple(branch.participant for branch in record.branches if branch.number in wrong),
     )
 

@@ -126,7 +126,8 @@ class Supervisor:
         if record.decision is None or record.ended or record.txid in self._live:
             return
         parts = []
-        for ref in dict.fromkeys((*record.branches, *extra)):
+        hearers = [ref for ref in record.branches if record.hearers is not None and ref.number in record.hearers]
+        for ref in dict.fromkeys((*hearers, *extra)):
             peer = self._around.peers.get(ref.participant)
             if peer is None:
                 _log.critical("transaction %s has a branch at %s, which is not known", record.txid, ref.participant)

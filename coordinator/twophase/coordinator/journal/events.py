@@ -103,7 +103,8 @@ Event: TypeAlias = Begun | Voted | Decided | Finished | Ended
 class TransactionRecord:
     """The state of one transaction: the fold of its events.
 
-    `branches` are those that must hear of the decision; before it is made, all that work was about to be sent to.
+    `branches` are all that are known, in the order of their numbers. `hearers` are those the decision must reach, by
+    number; None before it is made. Read-only branches, and those that refused, are not among them.
     `committed` is None while the outcome is not known: before the decision, and after a delegation until the branch is
     asked. `ended` is True once every branch is finished. `votes` and `endings` map branch numbers to what is known.
     """
@@ -111,6 +112,7 @@ class TransactionRecord:
     txid: Txid
     request: RequestRef | None
     branches: tuple[BranchRef, ...]
+    hearers: frozenset[int] | None
     decision: Decision | None
     committed: bool | None
     ended: bool

@@ -7,6 +7,7 @@ here: how events are written (`codec`) or found (the stores).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import assert_never
 
 from twophase.contract.names import Txid
@@ -32,7 +33,8 @@ def fold(events: Iterable[Event]) -> TransactionRecord:
     """
     txid: Txid | None = None
     request: RequestRef | None = None
-    branches: tuple[BranchRef, ...] = ()
+    branches: set[BranchRef] = set()
+    hearers: frozenset[int] | None = None
     decision: Decision | None = None
     end: Ended | None = None
     reasons: tuple[Reason, ...] = ()
@@ -46,14 +48,14 @@ def fold(events: Iterable[Event]) -> TransactionRecord:
         match event:
             case Begun():
                 request = request or event.request
-                # After the decision only its own list counts: it names exactly those that must hear of it.
-                branches = branches if decision else event.branches
+                branches.update(event.branches)
             case Voted():
                 votes[event.branch] = event.vote
             case Decided():
                 decision = event.decision
                 request = event.request or request
-                branches = event.branches
+                branches.update(event.branches)
+                hearers = frozenset(branch.number for branch in event.branches)
                 reasons = event.reasons
             case Finished():
                 endings[event.branch] = event.ending
@@ -66,7 +68,8 @@ def fold(events: Iterable[Event]) -> TransactionRecord:
     return TransactionRecord(
         txid=txid,
         request=request,
-        branches=branches,
+        branches=tuple(sorted(branches, key=attrgetter("number"))),
+        hearers=hearers,
         decision=decision,
         committed=_committed(decision, endings, end),
         ended=end is not None,
