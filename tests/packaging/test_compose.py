@@ -234,7 +234,6 @@ def test_the_journal_outlives_its_container(environment: pytest.MonkeyPatch) -> 
     kept, _, mounted = volume.partition(":")
     assert kept in COMPOSE["volumes"]
     assert Path(coordinator["environment"]["TWOPHASE_JOURNAL"]).parent == Path(mounted)
-    assert mounted in of("VOLUME")
     assert any(f"--owner=twophase --group=twophase --mode=0700 {mounted}" in rest for rest in of("RUN"))
 
 
