@@ -28,7 +28,7 @@ SERVICE: Final = "twophase.v1.Coordinator"
 _log = logging.getLogger(__name__)
 
 # A status travels in the trailers, which receivers cap at 8 KiB, escaped, with the message in it three times.
-_MESSAGE_BYTES: Final = 600
+_TEXT_BYTES: Final = 600
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]]"
@@ -160,11 +160,14 @@ def _guarded(method: str, handler: _Handler) -> _Handler:
 
 
 async def _abort(context: _Context, problem: Problem) -> NoReturn:
-    message = problem.message.encode()
-    if len(message) > _MESSAGE_BYTES:
-        problem = replace(problem, message=message[:_MESSAGE_BYTES].decode(errors="ignore") + "...")
+    problem = replace(problem, message=_cut(problem.message), remedy=_cut(problem.remedy))
     status = rpc_status.to_status(to_status(problem))
     await context.abort(problem.code, problem.message, status.trailing_metadata)
+
+
+def _cut(text: str) -> str:
+    data = text.encode(errors="replace")
+    return text if len(data) <= _TEXT_BYTES else data[:_TEXT_BYTES].decode(errors="ignore") + "..."
 
 
 def _not_offered(method: str) -> Problem:

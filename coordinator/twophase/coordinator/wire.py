@@ -159,7 +159,11 @@ def _branch_state(record: TransactionRecord, branch: BranchRef) -> coordinator_p
         case Ending.REFUSED:
             return coordinator_pb2.BRANCH_STATE_REFUSED
         case None:
-            return _voted_state(record.votes.get(branch.number))
+            over = record.hearers is not None and branch.number not in record.hearers
+            vote = record.votes.get(branch.number)
+            if over and vote is None:  # the vote was not written down, but the decision did not concern this branch
+                vote = Vote.NO if record.committed is False else Vote.READ_ONLY
+            return _voted_state(vote)
 
 
 def _voted_state(vote: Vote | None) -> coordinator_pb2.BranchState.ValueType:

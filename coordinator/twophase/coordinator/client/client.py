@@ -5,11 +5,10 @@ Lives here: the public calls, the channel, new attempts. Must not live here: wha
 
 from __future__ import annotations
 
-import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 import grpc
 from google.protobuf import duration_pb2
@@ -24,6 +23,7 @@ from tenacity import (
 
 from twophase.contract.names import InvalidName, check_request_id
 from twophase.contract.status import Problem, from_call
+from twophase.coordinator.client.connection import Connection, Method
 from twophase.coordinator.client.errors import (
     CallRejected,
     CoordinatorUnavailable,
@@ -46,11 +46,9 @@ from twophase.coordinator.client.values import (
     transaction_of,
 )
 from twophase.coordinator.transport import (
-    CHANNEL_OPTIONS,
     MAX_MESSAGE_BYTES,
     Address,
     InvalidAddress,
-    caller_is_cancelled,
 )
 from twophase.v1 import coordinator_pb2, coordinator_pb2_grpc, types_pb2
 
@@ -61,13 +59,7 @@ _PAGE: Final = 200
 _WAITS: Final = {Wait.APPLIED: coordinator_pb2.WAIT_APPLIED, Wait.DECIDED: coordinator_pb2.WAIT_DECIDED}
 
 _Request = TypeVar("_Request")
-_Request_contra = TypeVar("_Request_contra", contravariant=True)
 _Response = TypeVar("_Response")
-_Response_co = TypeVar("_Response_co", covariant=True)
-
-
-class _Method(Protocol[_Request_contra, _Response_co]):
-    def __call__(self, request: _Request_contra, /, *, timeout: float | None = None) -> Awaitable[_Response_co]: ...
 
 
 class AsyncClient:
@@ -84,7 +76,7 @@ class AsyncClient:
             raise invalid("address", address, str(error), "give it as in 127.0.0.1:7400") from error
         self._timeout = timeout
         self._epochs = EpochMemory(types_pb2.Epoch())
-        self._connected: _Connection | None = None
+        self._connected: Connection | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -198,7 +190,7 @@ class AsyncClient:
 
     async def _read(
         self,
-        method: Callable[[coordinator_pb2_grpc.CoordinatorAsyncStub], _Method[_Request, _Response]],
+        method: Callable[[coordinator_pb2_grpc.CoordinatorAsyncStub], Method[_Request, _Response]],
         request: _Request,
     ) -> _Response:
         """A call that may be repeated whatever became of it: it is, until it is answered or `timeout` is over."""
@@ -224,53 +216,10 @@ class AsyncClient:
         except Closed as error:
             raise CoordinatorUnavailable("the client was closed while it waited") from error
 
-    def _connection(self) -> _Connection:
+    def _connection(self) -> Connection:
         if self._connected is None:
-            self._connected = _Connection(self._address)
+            self._connected = Connection(self._address)
         return self._connected
-
-
-class _Connection:
-    """A channel and its stub; what closes it under a call is told apart from what cancels the caller."""
-
-    def __init__(self, address: str) -> None:
-        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-        self.stub = coordinator_pb2_grpc.CoordinatorStub(self._channel)
-        self._closed = asyncio.Event()
-
-    async def close(self) -> None:
-        self._closed.set()
-        await self._channel.close()
-
-    async def ready(self, within: float) -> None:
-        # A channel that is closed while somebody waits for it never becomes ready, and does not say so.
-        ready = asyncio.ensure_future(self._channel.channel_ready())
-        closed = asyncio.ensure_future(self._closed.wait())
-        try:
-            await asyncio.wait((ready, closed), timeout=within, return_when=asyncio.FIRST_COMPLETED)
-            if self._closed.is_set():
-                raise Closed
-            if not ready.done():
-                raise TimeoutError
-        finally:
-            ready.cancel()
-            closed.cancel()
-            await asyncio.gather(ready, closed, return_exceptions=True)
-
-    async def execute(
-        self, request: coordinator_pb2.ExecuteRequest, *, timeout: float
-    ) -> coordinator_pb2.ExecuteResponse:
-        return await self.call(self.stub.Execute, request, timeout=timeout)
-
-    async def call(self, method: _Method[_Request, _Response], request: _Request, *, timeout: float) -> _Response:
-        try:
-            return await method(request, timeout=timeout)
-        except grpc.aio.UsageError as error:
-            raise Closed from error
-        except asyncio.CancelledError as error:
-            if caller_is_cancelled():
-                raise
-            raise Closed from error
 
 
 def _execute_request(

@@ -1,0 +1,89 @@
+"""The client's other calls: asking, listing, registering."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from client.scripted import Scripted, problem, refusal, serving
+from twophase.coordinator.client import AsyncClient, CallRejected, CoordinatorUnavailable, NotFound, Outcome
+from twophase.v1 import coordinator_pb2, types_pb2
+
+
+def transaction(number: int) -> coordinator_pb2.Transaction:
+    return coordinator_pb2.Transaction(
+        txid=f"T{number}",
+        request_id=f"order-{number}",
+        attempt=1,
+        outcome=coordinator_pb2.OUTCOME_ABORTED,
+        decision=types_pb2.DECISION_ABORT,
+        applied=True,
+        branches=[coordinator_pb2.Branch(gid="g", participant="p", state=coordinator_pb2.BRANCH_STATE_REFUSED)],
+        refusals=[refusal()],
+    )
+
+
+async def test_get_and_outcome_tell_a_transaction(client: AsyncClient, coordinator: Scripted) -> None:
+    coordinator.transactions = [transaction(1)]
+
+    found = await client.get("T1")
+
+    assert found == await client.outcome("order-1")
+    assert (found.outcome, found.decision, found.applied) == (Outcome.ABORTED, "ABORT", True)
+    assert (found.branches[0].state, found.refusals[0].code) == ("REFUSED", "OUT_OF_STOCK")
+
+
+async def test_an_unseen_request_has_no_outcome(client: AsyncClient) -> None:
+    assert await client.outcome("order-9") is None
+
+
+async def test_an_outcome_of_a_later_version_is_not_taken_as_final(client: AsyncClient, coordinator: Scripted) -> None:
+    odd = transaction(1)
+    odd.outcome = 99  # type: ignore[assignment]
+    odd.decision = 99  # type: ignore[assignment]
+    coordinator.transactions = [odd]
+
+    found = await client.get("T1")
+
+    assert (found.outcome, found.decision) == (Outcome.PENDING, "UNSPECIFIED")
+
+
+async def test_an_unknown_txid_is_not_found(client: AsyncClient, coordinator: Scripted) -> None:
+    coordinator.read_faults = [problem(grpc.StatusCode.NOT_FOUND, "UNKNOWN_TRANSACTION")]
+
+    with pytest.raises(NotFound):
+        await client.get("T1")
+
+
+async def test_transactions_are_listed_over_all_pages(client: AsyncClient, coordinator: Scripted) -> None:
+    coordinator.transactions = [transaction(number) for number in (3, 2, 1)]
+
+    listed = [one.txid async for one in client.transactions(unfinished_only=True)]
+
+    assert listed == ["T3", "T2", "T1"]
+    assert all(read.unfinished_only for read in coordinator.reads)
+
+
+async def test_register_names_the_participant_and_tells_a_refusal(client: AsyncClient, coordinator: Scripted) -> None:
+    await client.register("inventory", "127.0.0.1:7001")
+    coordinator.read_faults = [problem(grpc.StatusCode.ALREADY_EXISTS, "NAME_TAKEN")]
+    with pytest.raises(CallRejected) as caught:
+        await client.register("inventory", "127.0.0.1:7002")
+
+    assert (coordinator.reads[0].participant, coordinator.reads[0].address) == ("inventory", "127.0.0.1:7001")
+    assert caught.value.reason == "NAME_TAKEN"
+
+
+async def test_reads_are_repeated_while_the_coordinator_is_away(client: AsyncClient, coordinator: Scripted) -> None:
+    coordinator.read_faults = [problem(grpc.StatusCode.UNAVAILABLE)] * 2
+
+    assert await client.outcome("order-1") is None
+    assert len(coordinator.reads) == 3
+
+
+async def test_reads_end_when_the_timeout_is_over() -> None:
+    async with serving(Scripted()) as port:
+        pass
+    async with AsyncClient(f"127.0.0.1:{port}", timeout=0.1) as client:
+        with pytest.raises(CoordinatorUnavailable, match="cannot be reached"):
+            await client.get("T1")

@@ -1,0 +1,116 @@
+"""An engine that answers as it is told, behind the real service on a real port."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+
+from twophase.contract.names import Epoch, Txid
+from twophase.contract.status import Problem, from_call
+from twophase.coordinator.engine.api import Answer, Limits, Outcome, Submission, View
+from twophase.coordinator.journal.events import BranchRef, Reason, RequestRef, TransactionRecord
+from twophase.coordinator.protocol.decisions import COMMIT
+from twophase.coordinator.service import CoordinatorService, Guard
+from twophase.coordinator.transport import SERVER_OPTIONS
+from twophase.v1 import coordinator_pb2, coordinator_pb2_grpc, types_pb2
+
+JOURNAL = "0123456789abcdef"
+EPOCH = Epoch(7, "cafe0001")
+
+
+def txid(sequence: int) -> Txid:
+    return Txid(EPOCH, sequence)
+
+
+def record(sequence: int = 1, **changes: Any) -> TransactionRecord:
+    values: dict[str, Any] = {
+        "txid": txid(sequence),
+        "request": RequestRef("order-1", 2, bytes(32)),
+        "branches": (BranchRef(0, "inventory"), BranchRef(1, "payment")),
+        "hearers": frozenset({0, 1}),
+        "decision": COMMIT,
+        "committed": True,
+        "ended": True,
+        "reasons": (),
+        "votes": {},
+        "endings": {},
+    }
+    return TransactionRecord(**(values | changes))
+
+
+def view(sequence: int = 1, outcome: Outcome = Outcome.COMMITTED, **changes: Any) -> View:
+    return View(record(sequence, **changes), outcome, applied=outcome is Outcome.COMMITTED)
+
+
+def reason(kind: str, **changes: Any) -> Reason:
+    values: dict[str, Any] = {"kind": kind, "code": kind, "message": "because", "retryable": False}
+    return Reason(**(values | changes))
+
+
+@dataclass
+class FakeEngine:
+    limits: Limits = field(default_factory=Limits)
+    answer: Answer | Exception = field(default_factory=lambda: Answer(Outcome.COMMITTED, txid(1), 1, applied=True))
+    found: dict[Txid | str, View] = field(default_factory=dict)
+    listed: tuple[View, ...] = ()
+    submissions: list[Submission] = field(default_factory=list)
+    registered: list[tuple[str, str]] = field(default_factory=list)
+    journal: Any = field(default_factory=lambda: SimpleNamespace(journal_id=JOURNAL, epoch=EPOCH))
+
+    async def execute(self, submission: Submission) -> Answer:
+        self.submissions.append(submission)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    async def view(self, key: Txid | str) -> View | None:
+        return self.found.get(key)
+
+    async def views(self, *, limit: int, before: Txid | None, unfinished_only: bool) -> tuple[View, ...]:
+        rest = [one for one in self.listed if before is None or one.record.txid < before]
+        return tuple(rest[:limit])
+
+    async def register(self, name: str, address: str) -> None:
+        self.registered.append((name, address))
+
+
+@dataclass
+class Served:
+    """The service over a fake engine, and a stub that speaks to it."""
+
+    engine: FakeEngine
+    stub: coordinator_pb2_grpc.CoordinatorAsyncStub
+    channel: grpc.aio.Channel
+
+    async def refused(self, call: Any) -> tuple[Problem, grpc.aio.AioRpcError]:
+        """The problem of a call that must fail, read from its details."""
+        try:
+            await call
+        except grpc.aio.AioRpcError as error:
+            return from_call(error), error
+        raise AssertionError("the call was answered")
+
+
+@contextlib.asynccontextmanager
+async def served(engine: FakeEngine | None = None) -> AsyncIterator[Served]:
+    engine = engine or FakeEngine()
+    server = grpc.aio.server(interceptors=[Guard()], options=SERVER_OPTIONS)
+    coordinator_pb2_grpc.add_CoordinatorServicer_to_server(CoordinatorService(engine), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield Served(engine, coordinator_pb2_grpc.CoordinatorStub(channel), channel)
+    await server.stop(None)
+
+
+def op(participant: str = "inventory", name: str = "reserve", json: str = "{}") -> types_pb2.Operation:
+    return types_pb2.Operation(participant=participant, name=name, payload=types_pb2.Payload(json=json))
+
+
+def request(**changes: Any) -> coordinator_pb2.ExecuteRequest:
+    return coordinator_pb2.ExecuteRequest(**({"request_id": "order-1", "operations": [op()]} | changes))

@@ -1,0 +1,212 @@
+"""The links to participants: what fails fast, what is lost, what is rejected, and that a link comes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from twophase.coordinator.channels import GrpcLinks
+from twophase.coordinator.engine.links import LinkLost, LinkRejected
+from twophase.coordinator.transport import SERVER_OPTIONS
+from twophase.v1 import participant_pb2, participant_pb2_grpc
+
+COMMIT = participant_pb2.CommitRequest(gid="g")
+
+
+class Scripted(participant_pb2_grpc.ParticipantServicer):
+    """Answers every call, or fails with `code`, or hangs."""
+
+    def __init__(self) -> None:
+        self.code: grpc.StatusCode | None = None
+        self.hang = False
+        self.arrived = asyncio.Event()
+        self.calls: list[str] = []
+
+    async def _answer(self, name: str, context: Any, response: Any) -> Any:
+        self.calls.append(name)
+        self.arrived.set()
+        if self.hang:
+            await asyncio.sleep(60)
+        if self.code is not None:
+            await context.abort(self.code, "as told")
+        return response
+
+    async def Handshake(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("Handshake", context, participant_pb2.HandshakeResponse())
+
+    async def Prepare(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("Prepare", context, participant_pb2.PrepareResponse())
+
+    async def Apply(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("Apply", context, participant_pb2.ApplyResponse())
+
+    async def Commit(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("Commit", context, participant_pb2.CommitResponse())
+
+    async def Abort(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("Abort", context, participant_pb2.AbortResponse())
+
+    async def ListPrepared(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("ListPrepared", context, participant_pb2.ListPreparedResponse())
+
+    async def Inspect(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("Inspect", context, participant_pb2.InspectResponse())
+
+
+@contextlib.asynccontextmanager
+async def serving(participant: Scripted, port: int = 0) -> AsyncIterator[int]:
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    participant_pb2_grpc.add_ParticipantServicer_to_server(participant, server)
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(None)
+
+
+@pytest_asyncio.fixture
+async def links() -> AsyncIterator[GrpcLinks]:
+    links = GrpcLinks()
+    yield links
+    await links.close()
+
+
+@pytest_asyncio.fixture
+async def participant() -> Scripted:
+    return Scripted()
+
+
+@pytest_asyncio.fixture
+async def address(participant: Scripted) -> AsyncIterator[str]:
+    async with serving(participant) as port:
+        yield f"127.0.0.1:{port}"
+
+
+async def test_every_call_reaches_its_method(links: GrpcLinks, participant: Scripted, address: str) -> None:
+    link = links.connect(address)
+    p = participant_pb2
+
+    await link.handshake(p.HandshakeRequest(), timeout=5)
+    await link.prepare(p.PrepareRequest(), timeout=5)
+    await link.apply(p.ApplyRequest(), timeout=5)
+    await link.commit(p.CommitRequest(), timeout=5)
+    await link.abort(p.AbortRequest(), timeout=5)
+    await link.list_prepared(p.ListPreparedRequest(), timeout=5)
+    await link.inspect(p.InspectRequest(), timeout=5)
+
+    assert participant.calls == ["Handshake", "Prepare", "Apply", "Commit", "Abort", "ListPrepared", "Inspect"]
+
+
+async def test_one_link_an_address_until_it_is_closed(links: GrpcLinks, address: str) -> None:
+    link = links.connect(address)
+    assert links.connect(address) is link
+    await link.close()
+    await link.close()
+
+    assert links.connect(address) is not link
+    with pytest.raises(LinkLost, match="closed"):
+        await link.commit(COMMIT, timeout=5)
+
+
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+async def test_a_status_is_lost_or_rejected_and_never_an_outcome(
+    links: GrpcLinks, participant: Scripted, address: str, code: grpc.StatusCode
+) -> None:
+    participant.code = code
+    repeating_may_help = {
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+
+    with pytest.raises(LinkLost) as caught:
+        await links.connect(address).commit(COMMIT, timeout=5)
+
+    assert isinstance(caught.value, LinkRejected) is (code not in repeating_may_help)
+    assert f"Commit at {address}: {code.name}: as told" in str(caught.value)
+
+
+async def test_r13_a_dead_participant_fails_fast_and_not_at_the_timeout(links: GrpcLinks) -> None:
+    async with serving(Scripted()) as port:
+        pass
+    link = links.connect(f"127.0.0.1:{port}")
+    began = time.monotonic()
+
+    for _ in range(3):
+        with pytest.raises(LinkLost, match="UNAVAILABLE"):
+            await link.prepare(participant_pb2.PrepareRequest(), timeout=30)
+
+    assert time.monotonic() - began < 5
+
+
+async def test_a_participant_that_is_back_is_found_again_within_about_a_second(links: GrpcLinks) -> None:
+    async with serving(Scripted()) as port:
+        link = links.connect(f"127.0.0.1:{port}")
+        await link.commit(COMMIT, timeout=5)
+    with pytest.raises(LinkLost):
+        await link.commit(COMMIT, timeout=5)
+    async with serving(Scripted(), port):
+        began = time.monotonic()
+        while True:
+            with contextlib.suppress(LinkLost):
+                await link.commit(COMMIT, timeout=5)
+                break
+            await asyncio.sleep(0)
+
+    assert time.monotonic() - began < 5
+
+
+async def test_a_participant_that_does_not_answer_is_lost_at_the_timeout(
+    links: GrpcLinks, participant: Scripted, address: str
+) -> None:
+    participant.hang = True
+
+    with pytest.raises(LinkLost, match="DEADLINE_EXCEEDED"):
+        await links.connect(address).commit(COMMIT, timeout=0.1)
+
+
+async def test_a_connection_cut_under_a_call_is_lost(links: GrpcLinks, participant: Scripted) -> None:
+    participant.hang = True
+    async with serving(participant) as port:
+        call = asyncio.create_task(links.connect(f"127.0.0.1:{port}").commit(COMMIT, timeout=30))
+        await participant.arrived.wait()
+
+    with pytest.raises(LinkLost):
+        await call
+
+
+async def test_closing_a_link_under_a_call_is_lost_and_no_cancellation(
+    links: GrpcLinks, participant: Scripted, address: str
+) -> None:
+    participant.hang = True
+    call = asyncio.create_task(links.connect(address).commit(COMMIT, timeout=30))
+    await participant.arrived.wait()
+    await links.close()
+
+    with pytest.raises(LinkLost, match="closed under the call"):
+        await call
+
+
+async def test_cancelling_the_caller_stays_a_cancellation(
+    links: GrpcLinks, participant: Scripted, address: str
+) -> None:
+    participant.hang = True
+    call = asyncio.create_task(links.connect(address).commit(COMMIT, timeout=30))
+    await participant.arrived.wait()
+    call.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await call
