@@ -70,8 +70,8 @@ class _WaitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Wait.ValueType],
     WAIT_UNSPECIFIED: _Wait.ValueType  # 0
     """As WAIT_APPLIED."""
     WAIT_APPLIED: _Wait.ValueType  # 1
-    """When every branch is applied: what was written can be read. At the deadline, if a participant is away, the answer
-    comes all the same, with `applied` false.
+    """When every branch is applied: what was written can be read. If a participant is away, the answer comes all the same,
+    at the latest about one second after the deadline, with `applied` false.
     """
     WAIT_DECIDED: _Wait.ValueType  # 2
     """As soon as the decision is durable; the branches follow at once, by themselves."""
@@ -82,8 +82,8 @@ class Wait(_Wait, metaclass=_WaitEnumTypeWrapper):
 WAIT_UNSPECIFIED: Wait.ValueType  # 0
 """As WAIT_APPLIED."""
 WAIT_APPLIED: Wait.ValueType  # 1
-"""When every branch is applied: what was written can be read. At the deadline, if a participant is away, the answer
-comes all the same, with `applied` false.
+"""When every branch is applied: what was written can be read. If a participant is away, the answer comes all the same,
+at the latest about one second after the deadline, with `applied` false.
 """
 WAIT_DECIDED: Wait.ValueType  # 2
 """As soon as the decision is durable; the branches follow at once, by themselves."""
@@ -267,7 +267,8 @@ class ExecuteRequest(_message.Message):
     def deadline(self) -> _duration_pb2.Duration:
         """How long the transaction may take until its decision, greater than 0 and at most the coordinator's cap (60 s unless
         configured); unset: the coordinator's default (10 s unless configured). It reaches every participant. What is not
-        prepared by then is aborted; what is decided by then is finished however long it takes.
+        prepared by then is aborted; what is decided by then is finished however long it takes. Give the call itself a few
+        seconds more, or it ends without the answer.
         """
 
     def __init__(
