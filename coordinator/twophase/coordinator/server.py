@@ -22,7 +22,7 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from twophase.coordinator.channels import GrpcLinks
 from twophase.coordinator.engine.api import Limits, Rejected
@@ -36,6 +36,9 @@ from twophase.v1 import coordinator_pb2_grpc
 _log = logging.getLogger(__name__)
 
 FAILED_EXIT: Final = os.EX_IOERR
+FIRST_WAIT: Final = 0.2
+LONGEST_WAIT: Final = 5.0
+"""Seconds between two tries to register a declared participant, at first and at most."""
 _ANSWER_SECONDS: Final = 1.0
 
 
@@ -225,7 +228,7 @@ async def register_until_done(engine: Engine, name: str, address: str) -> None:
 
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(Rejected),
-        wait=wait_exponential_jitter(initial=0.2, max=5, jitter=0.5),
+        wait=wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
         before_sleep=tell,
     )
     await retrying(engine.register, name, address)

@@ -85,6 +85,10 @@ class _AskAgain(Exception):
     """Not known yet, and asking again may help."""
 
 
+class _NoTime(_AskAgain):
+    """The answer did not come in time."""
+
+
 class Execution:
     """One attempt at one request. `run` returns its final answer, COMMITTED or ABORTED, or raises."""
 
@@ -97,6 +101,7 @@ class Execution:
         self._patience = patience
         self._began = asyncio.get_running_loop().time()
         self._may_run = False
+        self._why = ""
         self._backoff = wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT)
 
     async def run(self) -> coordinator_pb2.ExecuteResponse:
@@ -111,10 +116,20 @@ class Execution:
         try:
             return await retrying(self._ask)
         except _AskAgain as last:
-            raise self._give_up(str(last)) from last
+            raise self._give_up(self._why or str(last)) from last
 
     async def _ask(self) -> coordinator_pb2.ExecuteResponse:
-        """Sends one copy; a second one if the first only taught the epoch."""
+        """Sends one copy; a second one if the first only taught the epoch. Keeps what is worth telling in the end: that
+        the last copy ran out of patience says less than why it was needed.
+        """
+        try:
+            return await self._ask_once()
+        except _AskAgain as unsettled:
+            if not isinstance(unsettled, _NoTime) or not self._why:
+                self._why = str(unsettled)
+            raise
+
+    async def _ask_once(self) -> coordinator_pb2.ExecuteResponse:
         await self._connect()
         response = await self._send()
         if response.outcome == coordinator_pb2.OUTCOME_NOT_SEEN:
@@ -164,7 +179,7 @@ class Execution:
         if problem.code in _NOT_OURS and not problem.reason and not self._may_run:
             return of_problem(problem)
         self._may_run |= executable
-        return _AskAgain(what)
+        return _NoTime(what) if problem.code is grpc.StatusCode.DEADLINE_EXCEEDED else _AskAgain(what)
 
     def _give_up(self, why: str) -> TwophaseError:
         if self._may_run:

@@ -1,0 +1,157 @@
+"""The assembled coordinator in this process: health, reflection, the order of its end, declared participants."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from twophase.contract.status import Problem, from_call
+from twophase.coordinator import server
+from twophase.coordinator.engine.api import Rejected
+from twophase.coordinator.engine.engine import Engine
+from twophase.coordinator.transport import Address
+from twophase.v1 import coordinator_pb2, coordinator_pb2_grpc, types_pb2
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> server.Settings:
+    return server.Settings(journal=tmp_path / "journal.db", listen=Address("127.0.0.1", 0), grace=1.0)
+
+
+async def test_health_and_reflection_are_on(settings: server.Settings) -> None:
+    async with server.running(settings) as running, grpc.aio.insecure_channel(running.address) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        for name in ("", "twophase.v1.Coordinator"):
+            assert (await health.Check(health_pb2.HealthCheckRequest(service=name))).status == SERVING
+        reflection: Any = reflection_pb2_grpc
+        names: list[str] = []
+        ask = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+        async for answer in reflection.ServerReflectionStub(channel).ServerReflectionInfo(ask):
+            names = [service.name for service in answer.list_services_response.service]
+
+    assert "twophase.v1.Coordinator" in names
+
+
+async def test_a_stopping_coordinator_is_not_serving_takes_nothing_new_and_still_answers(
+    settings: server.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    stop = Engine.stop
+
+    async def stop_and_look(engine: Engine, grace: float) -> None:
+        await stop(engine, grace)
+        async with grpc.aio.insecure_channel(address) as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            seen.append((await health.Check(health_pb2.HealthCheckRequest())).status)
+            operation = types_pb2.Operation(participant="p", name="o")
+            request = coordinator_pb2.ExecuteRequest(request_id="r", operations=[operation])
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await coordinator_pb2_grpc.CoordinatorStub(channel).Execute(request)
+            problem = from_call(caught.value)
+            seen.append((problem.code, problem.reason, problem.outcome_known))
+
+    monkeypatch.setattr(Engine, "stop", stop_and_look)
+    async with server.running(settings) as running:
+        address = running.address
+
+    assert seen == [NOT_SERVING, (grpc.StatusCode.UNAVAILABLE, "STOPPING", True)]
+
+
+async def test_everything_is_given_back_so_that_the_next_one_can_start(settings: server.Settings) -> None:
+    epochs = []
+    for _ in range(2):
+        async with server.running(settings) as running:
+            epochs.append(running.journal.epoch.number)
+
+    assert epochs == [1, 2]
+
+
+async def test_everything_is_given_back_when_the_start_fails(
+    settings: server.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(engine: Engine) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Engine, "start", fail)
+        with pytest.raises(ZeroDivisionError):
+            async with server.running(settings):
+                pass
+    async with server.running(settings) as running:
+        assert running.journal.epoch.number == 2
+
+
+async def test_r10_a_failed_engine_is_told_at_once(settings: server.Settings) -> None:
+    told: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+    async with server.running(settings, on_failure=told.set_result) as running:
+        running.engine.failed.set_exception(OSError("the disk is gone"))
+        assert str(await told) == "the disk is gone"
+
+
+class Registry:
+    """The part of an engine that registers: refuses as often as it is told."""
+
+    def __init__(self, *refusals: str) -> None:
+        self.refusals = list(refusals)
+        self.registered: list[tuple[str, str]] = []
+
+    async def register(self, name: str, address: str) -> None:
+        if self.refusals:
+            raise Rejected(Problem(grpc.StatusCode.FAILED_PRECONDITION, "AWAY", self.refusals.pop(0)))
+        self.registered.append((name, address))
+
+
+async def test_a_declared_participant_is_registered_once_it_answers_and_each_reason_is_logged_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(server, "LONGEST_WAIT", 0.002)
+    registry: Any = Registry("refused", "refused", "refused", "wrong name")
+
+    with caplog.at_level(logging.WARNING):
+        await server.register_until_done(registry, "inventory", "127.0.0.1:7001")
+
+    assert registry.registered == [("inventory", "127.0.0.1:7001")]
+    assert [record.message.rpartition(": ")[2] for record in caplog.records] == ["refused", "wrong name"]
+
+
+async def test_a_coordinator_is_ready_without_its_declared_participants(settings: server.Settings) -> None:
+    declared = server.Settings(settings.journal, settings.listen, participants=(("away", "127.0.0.1:1"),))
+    async with asyncio.timeout(10), server.running(declared) as running:
+        assert running.port > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "loopback"),
+    [
+        ("127.0.0.1:1", True),
+        ("127.8.8.8:1", True),
+        ("localhost:1", True),
+        ("[::1]:1", True),
+        ("0.0.0.0:1", False),
+        ("[::]:1", False),
+        ("192.0.2.1:1", False),
+        ("no-such-host.invalid:1", False),
+    ],
+)
+def test_loopback_is_what_nobody_else_can_reach(text: str, *, loopback: bool) -> None:
+    assert Address.parse(text).is_loopback() is loopback
+    assert str(Address.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "host", "host:", ":1", "host:1x", "host:99999", "http://host:1", "::1:1", "a b:1"]
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not host:port"):
+        Address.parse(text)

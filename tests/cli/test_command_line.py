@@ -1,0 +1,118 @@
+"""The command `twophase`: its help, its bad options, and what it says when something is not installed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from twophase.coordinator import cli
+
+VERBS = ("serve", "participant", "ledger", "demo")
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    return CliRunner()
+
+
+def plain(text: str) -> str:
+    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
+
+
+def test_help_names_every_verb(runner: CliRunner) -> None:
+    result = runner.invoke(cli.app, ["--help"])
+
+    assert result.exit_code == 0
+    for verb in VERBS:
+        assert re.search(rf"^│ {verb} ", result.output, flags=re.MULTILINE)
+
+
+def test_help_imports_neither_grpc_nor_a_database_nor_a_verb() -> None:
+    code = (
+        "import sys\n"
+        "from twophase.coordinator.cli import app\n"
+        "app(['--help'], standalone_mode=False)\n"
+        "heavy = {'grpc', 'google', 'sqlite3', 'aiosqlite', 'psycopg', 'pydantic', 'tenacity'}\n"
+        "heavy |= {'twophase.sandbox.cli', 'twophase.participant.cli', 'twophase.coordinator.server'}\n"
+        "found = heavy.intersection(sys.modules)\n"
+        "assert not found, found\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=30)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_a_help_of_its_own(runner: CliRunner, verb: str) -> None:
+    result = runner.invoke(cli.app, [verb, "--help"])
+
+    assert result.exit_code == 0, result.output
+    assert f"twophase {verb}" in plain(result.output)
+
+
+def test_the_version_is_the_distributions(runner: CliRunner) -> None:
+    result = runner.invoke(cli.app, ["--version"])
+
+    assert re.fullmatch(r"twophase \d+\.\d+\.\d+\S*\n", result.output)
+
+
+def test_an_unknown_verb_is_told_with_the_nearest_one(runner: CliRunner) -> None:
+    result = runner.invoke(cli.app, ["serv"])
+
+    assert result.exit_code == 2
+    assert "serve" in plain(result.output)
+
+
+def test_a_missing_extra_is_told_in_one_line_with_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "needs_a_driver.py").write_text("import a_driver_that_is_not_installed.sub\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(typer.Exit) as ended:
+        cli._load(cli._Verb("help", "needs_a_driver:verb", "participant"))
+
+    assert ended.value.exit_code == 1
+    line = "twophase: this needs a_driver_that_is_not_installed, which is not installed;"
+    assert capsys.readouterr().err == f"{line} type: pip install 'twophase[participant]'\n"
+
+
+def test_a_missing_module_of_our_own_is_a_defect_and_no_advice() -> None:
+    with pytest.raises(ModuleNotFoundError):
+        cli._load(cli._Verb("help", "twophase.nowhere:verb", "participant"))
+
+
+BAD_OPTIONS = {
+    "no journal": ([], "--journal"),
+    "no port": (["--listen", "127.0.0.1"], "host:port"),
+    "port too high": (["--listen", "127.0.0.1:65536"], "65535"),
+    "participant without address": (["--participant", "inventory"], "NAME=HOST:PORT"),
+    "participant with an odd name": (["--participant", "In=127.0.0.1:1"], "start with a letter"),
+    "cap zero": (["--deadline-cap", "0"], "above 0"),
+    "cap no number": (["--deadline-cap", "nan"], "above 0"),
+    "default over the cap": (["--default-deadline", "61"], "the cap, 60"),
+    "default zero": (["--default-deadline", "0"], "above 0"),
+    "payload limit zero": (["--payload-limit", "0"], "between 1 and"),
+    "payload limit over the message": (["--payload-limit", str(1 << 30)], "largest message"),
+    "odd level": (["--log-level", "loud"], "debug, info, warning, error"),
+    "negative grace": (["--grace", "-1"], "--grace"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "told"), BAD_OPTIONS.values(), ids=BAD_OPTIONS.keys())
+def test_a_bad_option_of_serve_is_told_before_anything_is_touched(
+    runner: CliRunner, tmp_path: Path, arguments: list[str], told: str
+) -> None:
+    journal = ["--journal", str(tmp_path / "journal.db")] if arguments else []
+
+    result = runner.invoke(cli.app, ["serve", *journal, *arguments])
+
+    assert result.exit_code == 2
+    assert told in plain(result.output)
+    assert list(tmp_path.iterdir()) == []
