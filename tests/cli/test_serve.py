@@ -92,6 +92,12 @@ def test_a_port_in_use_is_one_line_and_touches_no_journal(serve: Serve, journal:
     assert not journal.exists()
 
 
+def test_two_coordinators_never_share_a_port(serve: Serve, tmp_path: Path) -> None:
+    address = ready(serve())
+
+    assert "the port is in use" in failure(serve(listen=address, path=tmp_path / "another.db"))
+
+
 def test_a_second_coordinator_on_a_journal_is_one_line(serve: Serve, journal: Path) -> None:
     ready(serve())
 

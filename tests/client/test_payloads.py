@@ -62,7 +62,7 @@ def test_values_that_json_has_no_word_for_are_written_as_text() -> None:
 def test_r6_equal_values_are_written_equally() -> None:
     one = operation("p", "o", OrderedDict(a=1, b={"y": 1, "x": 2}))
     two = operation("p", "o", {"b": {"x": 2, "y": 1}, "a": 1})
-    fields = [("a", 1.0), ("b", 2.0), ("c", 3.0)]
+    fields = [(f"field {number}", float(number)) for number in range(100)]
     forth, back = Struct(), Struct()
     forth.update(dict(fields))
     back.update(dict(reversed(fields)))

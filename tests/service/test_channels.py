@@ -152,7 +152,7 @@ async def test_r13_a_dead_participant_fails_fast_and_not_at_the_timeout(links: G
     assert time.monotonic() - began < 5
 
 
-async def test_a_participant_that_is_back_is_found_again_within_about_a_second(links: GrpcLinks) -> None:
+async def test_a_participant_that_is_back_is_found_again_by_itself(links: GrpcLinks) -> None:
     async with serving(Scripted()) as port:
         link = links.connect(f"127.0.0.1:{port}")
         await link.commit(COMMIT, timeout=5)
