@@ -72,8 +72,10 @@ lint: $(DEV)
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy
 
+# pytest keeps what tests wrote for whoever wants to look; run from here, nothing stays behind.
 unit: $(DEV) $(PROTOC)
-	@$(BIN)/pytest -q -n 2 --dist worksteal $(ARGS)
+	@kept=$$(mktemp -d) && trap 'rm -rf "$$kept"' EXIT && trap 'exit 130' INT TERM; \
+	$(BIN)/pytest -q -n 2 --dist worksteal --basetemp="$$kept/pytest" $(ARGS)
 
 protos: $(PROTOC)
 	@$(BIN)/buf format --write
