@@ -1,6 +1,6 @@
 """How a call on the resource manager ends, as values.
 
-Lives here: the outcomes of `ResourceManager`, and the two errors that mean "no answer". Must not live here: how they are
+Lives here: the outcomes of `ResourceManager`, and the errors that mean "no answer". Must not live here: how they are
 reached (`branch`, `finish`), or how they look on the wire (`service`).
 """
 
@@ -53,70 +53,72 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class Answer:
+    """What every answer has."""
+
     identity: Identity | None = field(default=None, kw_only=True)
     """The session that answered; None if there was none (no connection was free, or the vote came from memory)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared(_Answer):
+class Prepared(Answer):
     """The vote yes. `results` are empty for a duplicate whose first answer this process does not remember."""
 
     results: Results
 
 
 @dataclass(frozen=True, slots=True)
-class ReadOnly(_Answer):
+class ReadOnly(Answer):
     """The vote read-only: the local transaction is over."""
 
     results: Results
 
 
 @dataclass(frozen=True, slots=True)
-class No(_Answer):
+class No(Answer):
     """The vote no: nothing of the branch is left."""
 
     refusal: types_pb2.Refusal
 
 
 @dataclass(frozen=True, slots=True)
-class Applied(_Answer):
+class Applied(Answer):
     """The work and its ledger row are committed, now or before."""
 
     results: Results
 
 
 @dataclass(frozen=True, slots=True)
-class RefusedForGood(_Answer):
+class RefusedForGood(Answer):
     """A committed row in the ledger says that the work was refused and never will be applied."""
 
     refusal: types_pb2.Refusal
 
 
 @dataclass(frozen=True, slots=True)
-class Retry(_Answer):
+class Retry(Answer):
     """The work was refused this time; no row was left, and the same call may succeed later."""
 
     refusal: types_pb2.Refusal
 
 
 @dataclass(frozen=True, slots=True)
-class Tombstoned(_Answer):
+class Tombstoned(Answer):
     """The branch is not applied and never will be: a tombstone bars it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Aborted(_Answer):
+class Aborted(Answer):
     """The branch was prepared, and is rolled back now."""
 
 
 @dataclass(frozen=True, slots=True)
-class Committed(_Answer):
+class Committed(Answer):
     """The branch is committed, now or before."""
 
 
 @dataclass(frozen=True, slots=True)
-class Lost(_Answer):
+class Lost(Answer):
     """The branch is not there and never will be; a tombstone proves it. A heuristic outcome."""
 
 
@@ -143,15 +145,15 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered(_Answer):
-    """What the database knew of a journal before a handshake: its highest epoch, and the highest position in its rows."""
+class Remembered(Answer):
+    """What the database knew of a journal before a handshake: its highest epoch, the highest position in its rows."""
 
     last_epoch: Epoch | None
     highest_position: int
 
 
 @dataclass(frozen=True, slots=True)
-class Inspection(_Answer):
+class Inspection(Answer):
     """What the database knows of one transaction: its ledger rows in branch order, and its prepared branches."""
 
     entries: tuple[Entry, ...]
@@ -159,7 +161,7 @@ class Inspection(_Answer):
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedBranches(_Answer):
+class PreparedBranches(Answer):
     """The prepared branches of one journal in this database."""
 
     branches: tuple[PreparedBranch, ...]

@@ -1,107 +1,339 @@
 """The participant's resource manager: branches over Postgres, as coroutines.
 
-Lives here: what `service` calls: connections and threads, duplicates, deadlines. Must not live here: SQL (`ledger`), the
-steps of a branch (`branch`) or of its end (`finish`), gRPC.
+Lives here: what `service` calls: who runs what, duplicates, what is remembered, retries. Must not live here: SQL
+(`ledger`), the steps of a branch (`branch`) or of its end (`finish`), connections and threads (`lanes`), gRPC.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import asyncio
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeAlias, TypeVar
 
-from twophase.contract.names import Epoch, Gid, Txid
+from psycopg import IsolationLevel
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from twophase.contract.names import Epoch, Gid, Txid, check_journal_id, check_participant_name
+from twophase.participant import branch as steps
+from twophase.participant import finish
+from twophase.participant.branch import Branch, Steps
+from twophase.participant.errors import NotReady
+from twophase.participant.lanes import AsyncWorkLane, FinishLane, Run, SyncWorkLane
 from twophase.participant.outcomes import (
     Aborted,
+    Answer,
     Applied,
     Committed,
     Identity,
     Inspection,
     Lost,
     No,
+    OutcomeUnknown,
     Prepared,
     PreparedBranches,
     ReadOnly,
     RefusedForGood,
     Remembered,
     Retry,
+    StillRunning,
     Tombstoned,
 )
+from twophase.participant.preflight import preflight
+from twophase.participant.refusals import ConnectionGone, NoConnection, TooLate, refusal, refusal_of
 from twophase.participant.work import Deadline, Work
 from twophase.v1 import types_pb2
+
+_A = TypeVar("_A", bound=Answer)
+_Kind: TypeAlias = types_pb2.BranchKind.ValueType
+_Key: TypeAlias = tuple[str, Gid, _Kind]
+_Vote: TypeAlias = Prepared | ReadOnly | No
+
+_WORK: Final = types_pb2.BRANCH_KIND_WORK
+
+# Votes of branches that are not finished, for a repeated Prepare. What is pushed out is answered from the database.
+_VOTES: Final = 4_096
+_LARGEST_RESULTS: Final = 16_384  # bytes; larger ones are not kept
+
+# In seconds: how long a call of the second phase tries by itself before it asks to be asked again, and how long Abort
+# waits for a branch that it has just stopped.
+_PATIENCE: Final = 1.0
+_STOPPING: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How much of the database a participant may use. Durations in seconds.
 
-    `work_connections` run business code; `finish_connections` are kept apart for commit, abort and reading, so that work
-    that waits for a row never starves the commit that would release it (R13). `lock_timeout` is the longest wait for one
-    lock; each branch takes between half of it and all of it, so that the sides of a deadlock across databases, which no
-    database sees, do not give up together.
+    `work_connections` run business code; `finish_connections` are kept apart for commit, abort and reading, so that
+    work that waits for a row never starves the commit that would release it (R13). `lock_timeout` is the longest wait
+    for one lock; each branch takes between half of it and all of it, so that the sides of a deadlock across databases,
+    which no database sees, do not give up together. `isolation_level` is the database's default unless given.
     """
 
     work_connections: int = 8
     finish_connections: int = 4
-    lock_timeout: float = 2.0
+    lock_timeout: float = 0.5
+    isolation_level: IsolationLevel | None = None
+
+    def __post_init__(self) -> None:
+        if self.work_connections < 1 or self.finish_connections < 1:
+            raise ValueError(
+                f"{self.work_connections} work and {self.finish_connections} finish connections: each needs at least 1"
+            )
+        if self.lock_timeout <= 0:
+            raise ValueError(f"lock_timeout {self.lock_timeout} s is not greater than 0")
 
 
 class ResourceManager:
-    """Runs, prepares and finishes branches in one database."""
+    """Runs, prepares and finishes branches in one database.
+
+    Every call may be repeated, and may come twice at once: work is done once, and everyone gets its answer. Whoever
+    stops waiting (cancellation) stops nothing: the branch goes on, and its answer is kept.
+    """
 
     def __init__(self, participant: str, dsn: str, *, settings: Settings | None = None) -> None:
-        raise NotImplementedError
+        """Raises `InvalidName`. Nothing is connected before `open`."""
+        self._participant = check_participant_name(participant)
+        self._dsn = dsn
+        self._settings = settings or Settings()
+        level = self._settings.isolation_level
+        self._begin = "BEGIN" if level is None else f"BEGIN ISOLATION LEVEL {level.name.replace('_', ' ')}"
+        self._identity: Identity | None = None
+        self._finish: FinishLane | None = None
+        self._sync: SyncWorkLane | None = None
+        self._async: AsyncWorkLane | None = None
+        self._running: dict[_Key, _Running] = {}
+        self._votes: OrderedDict[Gid, _Vote] = OrderedDict()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def open(self) -> None:
-        """Checks the database and connects. Raises `NotReady`."""
-        raise NotImplementedError
+        """Checks the database and connects. Raises `NotReady`, with what to type."""
+        self._identity = await asyncio.to_thread(
+            preflight, self._dsn, self._participant, connections=self._settings.work_connections
+        )
+        self._finish = FinishLane(self._dsn, self._participant, size=self._settings.finish_connections)
 
     async def close(self) -> None:
-        """Waits for running branches, then disconnects."""
-        raise NotImplementedError
+        """Waits for everything that runs, then disconnects."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        lanes = (self._sync, self._async, self._finish)
+        self._sync = self._async = self._finish = None
+        for lane in lanes:
+            if lane is not None:
+                await lane.close()
 
     @property
     def identity(self) -> Identity:
-        """The database, as the latest session read it."""
-        raise NotImplementedError
+        """The database, as the latest session read it. Raises `NotReady` before `open`."""
+        seen = self._finish.identity if self._finish is not None else None
+        if seen is None and self._identity is None:
+            raise NotReady(f"the participant {self._participant!r} is not open", "await manager.open()")
+        return seen or self._identity  # type: ignore[return-value]  # one of them is not None
 
-    async def prepare(
-        self, gid: Gid, work: Work, *, deadline: Deadline, position: int, fingerprint: bytes
-    ) -> Prepared | ReadOnly | No:
-        """Does the work and prepares it. Raises `OutcomeUnknown`."""
-        raise NotImplementedError
+    async def prepare(self, gid: Gid, work: Work, *, deadline: Deadline, position: int, fingerprint: bytes) -> _Vote:
+        """Does the work and prepares it. The answer is the vote. Raises `OutcomeUnknown`: never a vote; abort it.
+
+        A repetition joins the running call, gets the same vote after it, or the ledger's answer.
+        """
+        vote = self._votes.get(gid)
+        if vote is not None:
+            return vote
+        terms = self._terms(gid, _WORK, work, deadline, position, fingerprint)
+        return await self._join(("prepare", gid, _WORK), terms, lambda runs: self._prepare(terms, work, runs))
 
     async def apply(
         self,
         gid: Gid,
-        kind: types_pb2.BranchKind.ValueType,
+        kind: _Kind,
         work: Work,
         *,
         deadline: Deadline,
         position: int,
         fingerprint: bytes,
     ) -> Applied | RefusedForGood | Retry | Tombstoned:
-        """Does the work and commits it locally. Raises `OutcomeUnknown`."""
-        raise NotImplementedError
+        """Does the work and commits it locally, once; repetitions are answered from the ledger.
+
+        Raises `OutcomeUnknown` (repeat it, or abort it) and `Forgotten`.
+        """
+        terms = self._terms(gid, kind, work, deadline, position, fingerprint)
+        return await self._join(("apply", gid, kind), terms, lambda runs: self._apply(terms, work, runs))
 
     async def commit(self, gid: Gid) -> Committed | Lost:
-        """Commits a prepared branch. Raises `OutcomeUnknown`, `CannotFinish`, `Forgotten`."""
-        raise NotImplementedError
+        """Commits a prepared branch; `Lost` only with a committed tombstone as the proof.
+
+        Raises `OutcomeUnknown` and `StillRunning` (repeat it), `CannotFinish` and `Forgotten`.
+        """
+        answer = await self._shielded(self._patiently(lambda: finish.commit(gid)))
+        self._votes.pop(gid, None)
+        return answer
 
     async def abort(
-        self, gid: Gid, kind: types_pb2.BranchKind.ValueType, decision: types_pb2.Decision.ValueType
+        self, gid: Gid, kind: _Kind, decision: types_pb2.Decision.ValueType
     ) -> Aborted | Tombstoned | RefusedForGood | Applied:
-        """Makes sure that a branch is not applied, or says that it was. Raises `StillRunning`, `OutcomeUnknown`,
-        `CannotFinish`, `Forgotten`."""
-        raise NotImplementedError
+        """Makes sure that a branch is not applied, or says that it was. Stops it first if it runs in this process.
+
+        Raises `StillRunning` and `OutcomeUnknown` (repeat it), `CannotFinish` and `Forgotten`.
+        """
+        return await self._shielded(self._abort(gid, kind, decision))
 
     async def list_prepared(self, journal_id: str) -> PreparedBranches:
-        """The prepared branches of one journal. Raises `OutcomeUnknown`."""
-        raise NotImplementedError
+        """The prepared branches of one journal, here. Raises `OutcomeUnknown` (repeat it) and `InvalidName`."""
+        check_journal_id(journal_id)
+        return await self._patiently(lambda: finish.list_prepared(journal_id))
 
     async def inspect(self, journal_id: str, txid: Txid) -> Inspection:
-        """The ledger rows and prepared branches of one transaction. Raises `OutcomeUnknown`."""
-        raise NotImplementedError
+        """The rows and prepared branches of one transaction. Raises `OutcomeUnknown` (repeat it) and `InvalidName`."""
+        check_journal_id(journal_id)
+        return await self._patiently(lambda: finish.inspect(journal_id, txid))
 
     async def remember(self, journal_id: str, epoch: Epoch, horizons: Mapping[Epoch, int]) -> Remembered:
-        """Keeps a journal's epoch and horizons durably, prunes below them. Raises `OutcomeUnknown`."""
-        raise NotImplementedError
+        """Keeps a journal's epoch and horizons durably, and prunes below them; tells what was known before.
+
+        Raises `OutcomeUnknown` (repeat it) and `InvalidName`.
+        """
+        check_journal_id(journal_id)
+        return await self._shielded(self._patiently(lambda: finish.remember(journal_id, epoch, horizons)))
+
+    def _terms(
+        self, gid: Gid, kind: _Kind, work: Work, deadline: Deadline, position: int, fingerprint: bytes
+    ) -> Branch:
+        longest = self._settings.lock_timeout
+        return Branch(
+            gid=gid,
+            kind=kind,
+            read_only=work.read_only,
+            deadline=deadline,
+            position=position,
+            fingerprint=fingerprint,
+            lock_timeout=random.uniform(longest / 2, longest),  # noqa: S311 - jitter
+            begin=self._begin,
+        )
+
+    async def _prepare(self, terms: Branch, work: Work, runs: set[Run]) -> _Vote:
+        try:
+            vote = await self._run(lambda: steps.prepare(terms), terms, work, runs)
+        except _NOT_STARTED as error:
+            return No(refusal_of(error))
+        self._keep_vote(terms.gid, vote)
+        return vote
+
+    async def _apply(self, terms: Branch, work: Work, runs: set[Run]) -> Applied | RefusedForGood | Retry | Tombstoned:
+        # A step that only reads is committed like the others: its ledger row is what proves that it was done.
+        terms = replace(terms, read_only=False)
+        try:
+            return await self._run(lambda: steps.apply(terms), terms, work, runs)
+        except _NOT_STARTED as error:
+            reason = refusal_of(error)
+            reason.retryable = True
+            return Retry(reason)
+
+    async def _run(self, make: Callable[[], Steps[_A]], terms: Branch, work: Work, runs: set[Run]) -> _A:
+        if terms.deadline.left() == 0:
+            raise TooLate("the deadline had passed when the work arrived; allow more time")
+        lane = self._async_lane() if work.asynchronous else self._sync_lane()
+        return await lane.run(make, terms, work, runs)
+
+    def _sync_lane(self) -> SyncWorkLane:
+        if self._sync is None:
+            self._sync = SyncWorkLane(self._dsn, self._participant, size=self._settings.work_connections)
+        return self._sync
+
+    def _async_lane(self) -> AsyncWorkLane:
+        if self._async is None:
+            self._async = AsyncWorkLane(self._dsn, self._participant, size=self._settings.work_connections)
+        return self._async
+
+    async def _join(self, key: _Key, terms: Branch, start: Callable[[set[Run]], Coroutine[Any, Any, _A]]) -> _A:
+        """The answer of the call that runs under `key`, started if there is none."""
+        running = self._running.get(key)
+        if running is None:
+            runs: set[Run] = set()
+            task = self._task(start(runs))
+            running = self._running[key] = _Running(terms, task, runs)
+            task.add_done_callback(lambda _: self._running.pop(key, None))
+        answer: _A = await asyncio.shield(running.task)
+        return answer
+
+    async def _abort(
+        self, gid: Gid, kind: _Kind, decision: types_pb2.Decision.ValueType
+    ) -> Aborted | Tombstoned | RefusedForGood | Applied:
+        await self._stop(gid, kind)
+        answer = await self._patiently(lambda: finish.abort(gid, kind, decision))
+        if kind == _WORK and isinstance(answer, Aborted | Tombstoned):
+            # A late copy of the Prepare would only be barred by a tombstone, and a rolled back branch has none.
+            self._keep_vote(gid, No(refusal(types_pb2.REFUSAL_KIND_ABORTED, "the branch was told to abort")))
+        return answer
+
+    async def _stop(self, gid: Gid, kind: _Kind) -> None:
+        found = [self._running.get((verb, gid, kind)) for verb in ("prepare", "apply")]
+        tasks = []
+        for running in found:
+            if running is not None:
+                running.terms.halt.requested = True
+                for run in tuple(running.runs):
+                    run.stop()
+                tasks.append(running.task)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_STOPPING)
+
+    async def _patiently(self, make: Callable[[], Steps[_A]]) -> _A:
+        """Runs steps of the second phase; where it is worth it, again for a moment."""
+        lane = self._finish
+        if lane is None:
+            raise NotReady(f"the participant {self._participant!r} is not open", "await manager.open()")
+        try:
+            return await lane.run(make)
+        except _AGAIN:
+            pass
+        try:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(_AGAIN),
+                wait=wait_random_exponential(multiplier=0.02, max=0.2),
+                stop=stop_after_delay(_PATIENCE),
+                reraise=True,
+            ):
+                with attempt:
+                    return await lane.run(make)
+        except finish.Busy as error:
+            raise OutcomeUnknown(str(error)) from error
+        raise AssertionError("the last attempt raises")
+
+    async def _shielded(self, work: Coroutine[Any, Any, _A]) -> _A:
+        return await asyncio.shield(self._task(work))
+
+    def _task(self, work: Coroutine[Any, Any, _A]) -> asyncio.Task[_A]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget_task)
+        return task
+
+    def _forget_task(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not report what a cancelled caller never heard
+
+    def _keep_vote(self, gid: Gid, vote: _Vote) -> None:
+        if isinstance(vote, Prepared | ReadOnly) and sum(map(_size, vote.results)) > _LARGEST_RESULTS:
+            return
+        self._votes[gid] = vote
+        while len(self._votes) > _VOTES:
+            self._votes.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    terms: Branch
+    task: asyncio.Task[Any]
+    runs: set[Run]
+
+
+_NOT_STARTED: Final = (ConnectionGone, NoConnection, TooLate)
+_AGAIN: Final = (finish.Busy, StillRunning)
+
+
+def _size(payload: types_pb2.Payload) -> int:
+    return payload.ByteSize()

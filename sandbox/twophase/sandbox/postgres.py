@@ -78,7 +78,7 @@ class Cluster:
         self.password: Final = secrets.token_hex(16)
         self._guardian = guardian
         self._account = Account.for_postgres()
-        self._binaries = (binaries or Binaries.find()).reachable(self._account, guardian)
+        self.binaries = (binaries or Binaries.find()).reachable(self._account, guardian)
         self.directory: Final = guardian.directory(f"twophase-{name}-", reachable_by=self._account)
         self._account.own(self.directory)
         self.data: Final = self.directory / "data"
@@ -211,7 +211,7 @@ class Cluster:
         said = self.directory / "initdb.log"
         initdb = self._guardian.start(
             [
-                self._binaries.program("initdb"),
+                self.binaries.program("initdb"),
                 *("--pgdata", self.data),
                 *("--username", SUPERUSER),
                 *("--auth", "scram-sha-256"),
@@ -236,7 +236,7 @@ class Cluster:
         text = "".join(f"{key} = '{value}'\n" for key, value in lines.items())
         (self.data / "postgresql.conf").write_text(text, encoding="utf-8")
         self._process = self._guardian.start(
-            [self._binaries.program("postgres"), "-D", self.data],
+            [self.binaries.program("postgres"), "-D", self.data],
             log=self.log,
             cwd=self.directory,
             account=self._account,

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, LiteralString, Self
+from typing import Final, Self
 
 import psycopg
 
@@ -31,7 +31,7 @@ class Service:
 
     name: str
     target: str
-    schema: LiteralString = ""
+    schema: str = ""
     cluster: str = ""
     options: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -145,7 +145,7 @@ class System:
         cluster.create_database(service.name, owner=service.name)
         if service.schema:
             with self.connect(service.name) as connection:
-                connection.execute(service.schema)
+                connection.execute(service.schema.encode())
 
     def _participant(self, service: Service) -> Program:
         cluster = self.cluster_of(service.name)

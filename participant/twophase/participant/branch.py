@@ -1,0 +1,393 @@
+"""The steps of a branch from BEGIN to its vote, without I/O.
+
+Lives here: what is sent, in which order, and what each answer means. Each protocol is a generator: it yields an
+`Exchange` (statements for one round trip) or `DoWork` (the business code), and is sent the replies or thrown the error;
+`drivers` runs it on a sync or an async connection. Must not live here: connections, threads, clocks (but the deadline),
+SQL of the ledger (`ledger`).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias, TypeVar
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from twophase.contract.names import Gid
+from twophase.participant import ledger
+from twophase.participant.errors import ParticipantError
+from twophase.participant.outcomes import (
+    Applied,
+    Entry,
+    Forgotten,
+    No,
+    OutcomeUnknown,
+    Prepared,
+    ReadOnly,
+    RefusedForGood,
+    Results,
+    Retry,
+    Tombstoned,
+)
+from twophase.participant.refusals import (
+    ENDED,
+    SWALLOWED,
+    Barred,
+    ConnectionGone,
+    Halted,
+    TooLate,
+    TransactionTampered,
+    refusal,
+    refusal_of,
+)
+from twophase.participant.work import Deadline
+from twophase.v1 import participant_pb2, types_pb2
+
+log = logging.getLogger("twophase.participant")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement. Without parameters it goes through the simple protocol and may be several, split by ';'."""
+
+    query: bytes
+    params: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The last result of a statement: its command tag, its rows, and whether a standby's wait was cut short.
+
+    `unreplicated` is True if Postgres warned that it stopped waiting for a synchronous standby: what was committed or
+    prepared is so on this server only.
+    """
+
+    tag: str
+    rows: tuple[tuple[Any, ...], ...] = ()
+    unreplicated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Statements for one round trip, answered with as many replies.
+
+    Thrown in: `ConnectionGone` if the session is lost, else the first statement's `psycopg.Error` (those after it were
+    not run).
+    """
+
+    statements: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DoWork:
+    """The business code's turn, answered with `Worked`. Thrown in: whatever it raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """What the business code returned, and the state it left the transaction in."""
+
+    results: Results
+    status: TransactionStatus
+
+
+class Stale(ParticipantError):
+    """The session was lost before the branch began: nothing happened, and another connection may do."""
+
+
+class WorkStopped(ParticipantError):
+    """The driver stopped the business code, at the deadline or because the branch was told to stop."""
+
+
+_T = TypeVar("_T")
+Steps: TypeAlias = Generator[Exchange | DoWork, Any, _T]
+
+
+class Halt:
+    """Whether a branch was told to stop. Set from any thread; read before the point of no return."""
+
+    __slots__ = ("requested",)
+
+    def __init__(self) -> None:
+        self.requested = False
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One branch and its terms. `lock_timeout` in seconds; `begin` is the BEGIN with its isolation level."""
+
+    gid: Gid
+    kind: types_pb2.BranchKind.ValueType
+    read_only: bool
+    deadline: Deadline
+    position: int
+    fingerprint: bytes
+    lock_timeout: float
+    begin: str = "BEGIN"
+    halt: Halt = field(default_factory=Halt)
+
+    def key(self) -> dict[str, Any]:
+        """The parameters of statements about the branch's row."""
+        return ledger.key_of(self.gid, self.kind)
+
+
+ROLLBACK: Final = Statement(b"ROLLBACK")
+COMMIT: Final = Statement(b"COMMIT")
+_SELECT_ROW: Final = ledger.SELECT_ROW.encode()
+_STILL_OURS: Final = ledger.STILL_OURS.encode()
+_IS_PREPARED: Final = ledger.IS_PREPARED.encode()
+_INSERT_APPLIED: Final = ledger.INSERT_APPLIED.encode()
+_INSERT_VERDICT: Final = ledger.INSERT_VERDICT.encode()
+
+
+def prepare(branch: Branch) -> Steps[Prepared | ReadOnly | No]:
+    """Work, ledger row, PREPARE TRANSACTION; or, read-only, work and ROLLBACK (R12). The answer is the vote.
+
+    Raises `Stale` (nothing happened) and `OutcomeUnknown` (the branch may be prepared).
+    """
+    yield from _begin(branch)
+    try:
+        results = yield from _work(branch)
+        if branch.read_only:
+            yield from _leave_read_only(branch)
+            return ReadOnly(results)
+        yield from _prepare(branch, results)
+    except OutcomeUnknown:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever business code raises is a no
+        return (yield from _answer_no(branch, error))
+    return Prepared(results)
+
+
+def apply(branch: Branch) -> Steps[Applied | RefusedForGood | Retry | Tombstoned]:
+    """Work, ledger row, COMMIT; or the answer that is in the ledger already (R7).
+
+    Raises `Stale` (nothing happened), `OutcomeUnknown` (the branch may be committed) and `Forgotten`.
+    """
+    found = yield from _begin(branch, look=True)
+    if found is not None:
+        yield Exchange((ROLLBACK,))
+        return by_row(found)
+    try:
+        results = yield from _work(branch)
+        yield from _commit(branch, results)
+    except OutcomeUnknown:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever business code raises is a refusal
+        return (yield from _answer_refused(branch, error))
+    return Applied(results)
+
+
+def by_row(entry: Entry) -> Applied | RefusedForGood | Tombstoned:
+    """What a row of the ledger answers to everyone who asks for its branch."""
+    match entry.outcome:
+        case participant_pb2.LEDGER_OUTCOME_APPLIED:
+            return Applied(entry.results)
+        case participant_pb2.LEDGER_OUTCOME_REFUSED:
+            return RefusedForGood(entry.refusal or types_pb2.Refusal())
+        case _:
+            return Tombstoned()
+
+
+def _begin(branch: Branch, *, look: bool = False) -> Steps[Entry | None]:
+    """BEGIN with everything that holds up to PREPARE, all of it local to the transaction (PgBouncer, R13)."""
+    left = branch.deadline.left()
+    # At one instant Postgres would report the statement's timeout: the lock's comes first, so that it can be named.
+    statement_ms = math.ceil(left * 1000) + 1
+    lock_ms = max(1, min(int(branch.lock_timeout * 1000), statement_ms * 9 // 10))
+    gid = branch.gid  # validated: hex digits and dashes
+    text = (
+        f"{branch.begin}{' READ ONLY' if branch.read_only else ''};"
+        f" SELECT set_config('twophase.branch', '{gid} ' || current_user, true),"
+        f" set_config('lock_timeout', '{lock_ms}', true), set_config('statement_timeout', '{statement_ms}', true)"
+    )
+    if look:
+        text += f"; {ledger.row_of(gid, branch.kind)}"
+    try:
+        (reply,) = yield Exchange((Statement(text.encode()),))
+    except ConnectionGone as gone:
+        raise Stale from gone
+    return ledger.entry_of(reply.rows[0]) if look and reply.rows else None
+
+
+def _work(branch: Branch) -> Steps[Results]:
+    """The business code, and whether it left things as it found them. Raises the reason for a no."""
+    _check_time(branch, None)
+    try:
+        worked: Worked = yield DoWork()
+    except WorkStopped as error:
+        raise _halted_or_late(branch) from error
+    except psycopg.Error as error:
+        _check_time(branch, error)
+        raise
+    _check_time(branch, None)
+    match worked.status:
+        case TransactionStatus.INTRANS:
+            return worked.results
+        case TransactionStatus.INERROR:
+            raise TransactionTampered(SWALLOWED)
+        case TransactionStatus.ACTIVE:
+            raise TransactionTampered("business code left a COPY, a stream or a pipeline unfinished; close it")
+        case _:
+            raise TransactionTampered(ENDED)
+
+
+def _check_time(branch: Branch, error: Exception | None) -> None:
+    if branch.halt.requested or branch.deadline.left() == 0:
+        raise _halted_or_late(branch) from error
+
+
+def _halted_or_late(branch: Branch) -> Halted | TooLate:
+    if branch.halt.requested:
+        return Halted("the branch was told to abort while it was running")
+    return TooLate("the transaction's deadline passed before the branch was prepared; allow more time")
+
+
+def _leave_read_only(branch: Branch) -> Steps[None]:
+    ours, _ = yield Exchange((Statement(_STILL_OURS, {"gid": str(branch.gid)}), ROLLBACK))
+    if ours.rows != ((True,),):
+        raise TransactionTampered(ENDED)
+
+
+def _prepare(branch: Branch, results: Results) -> Steps[None]:
+    row = ledger.applied(branch.gid, branch.kind, results, fingerprint=branch.fingerprint, position=branch.position)
+    statement = Statement(f"PREPARE TRANSACTION '{branch.gid}'".encode())
+    reply = yield from _end(branch, Statement(_INSERT_APPLIED, row), statement)
+    # In a failed transaction Postgres answers ROLLBACK, and no error (its manual, PREPARE TRANSACTION, Notes).
+    if reply.tag != "PREPARE TRANSACTION":
+        raise TransactionTampered(f"PREPARE TRANSACTION answered {reply.tag!r}: {SWALLOWED}")
+
+
+def _commit(branch: Branch, results: Results) -> Steps[None]:
+    row = ledger.applied(branch.gid, branch.kind, results, fingerprint=branch.fingerprint, position=branch.position)
+    reply = yield from _end(branch, Statement(_INSERT_APPLIED, row), COMMIT)
+    if reply.tag != "COMMIT":
+        raise TransactionTampered(f"COMMIT answered {reply.tag!r}: {SWALLOWED}")
+
+
+def _end(branch: Branch, row: Statement, end: Statement) -> Steps[Reply]:
+    """The row and what makes it last, in one round trip. A server that says no has rolled back; a lost session tells
+    nothing."""
+    try:
+        replies: tuple[Reply, Reply] = yield Exchange((row, end))
+    except ConnectionGone as gone:
+        raise OutcomeUnknown(
+            f"the connection was lost while {branch.gid} was being {_ending(end)}; whether it is, is not known"
+        ) from gone
+    except psycopg.Error as error:
+        if ledger.is_not_our_transaction(error):
+            raise TransactionTampered(ENDED) from error
+        if ledger.is_below_horizon(error):
+            raise Barred("the branch lies below its epoch's horizon: it ended long ago") from error
+        if isinstance(error, psycopg.errors.QueryCanceled):
+            _check_time(branch, error)
+        raise
+    _, reply = replies
+    if reply.unreplicated:
+        raise OutcomeUnknown(
+            f"{branch.gid} is {_ending(end)} on this server, but the wait for its synchronous standby was cut short"
+        )
+    return reply
+
+
+def _ending(end: Statement) -> str:
+    return "committed" if end is COMMIT else "prepared"
+
+
+def _answer_no(branch: Branch, error: Exception) -> Steps[Prepared | No]:
+    """Rolled back locally, never by GID: under that name another session's branch may be prepared.
+
+    A twin may be why this copy was refused: it took the key, or the stock. Then the vote is the twin's.
+    """
+    reason = _reason(branch, error)
+    try:
+        replies = yield Exchange(
+            (
+                ROLLBACK,
+                Statement(_IS_PREPARED, {"gid": str(branch.gid)}),
+                Statement(_SELECT_ROW, branch.key()),
+            )
+        )
+    except (ConnectionGone, psycopg.Error):
+        return No(reason)
+    _, prepared, rows = replies
+    # 42710 says that the name is taken by what is not a twin: a twin's ledger row would have stopped this copy before.
+    if prepared.rows == ((True,),) and reason.code != "42710":
+        return Prepared(())
+    if not rows.rows:
+        return No(_without_twin(reason, error))
+    match by_row(ledger.entry_of(rows.rows[0])):
+        case Applied(results):
+            return Prepared(results)
+        case RefusedForGood(kept):
+            return No(kept)
+        case Tombstoned():
+            return No(refusal_of(Barred("the branch was told to abort before its work came: a tombstone bars it")))
+
+
+def _answer_refused(branch: Branch, error: Exception) -> Steps[Applied | RefusedForGood | Retry | Tombstoned]:
+    """Rolled back; answered by a twin's row if there is one, else by a row of its own if the refusal is final."""
+    reason = _reason(branch, error)
+    try:
+        _, rows = yield Exchange((ROLLBACK, Statement(_SELECT_ROW, branch.key())))
+    except (ConnectionGone, psycopg.Error):
+        return _retry(reason)
+    if rows.rows:
+        return by_row(ledger.entry_of(rows.rows[0]))
+    reason = _without_twin(reason, error)
+    if isinstance(error, Barred):
+        raise Forgotten(str(error)) from error
+    # A compensation is repeated until it is done: no refusal of it is final.
+    if reason.retryable or branch.kind == types_pb2.BRANCH_KIND_COMPENSATION:
+        return Retry(reason)
+    return (yield from _keep_refusal(branch, reason))
+
+
+def _keep_refusal(branch: Branch, reason: types_pb2.Refusal) -> Steps[Applied | RefusedForGood | Retry | Tombstoned]:
+    row = ledger.refused(branch.gid, branch.kind, reason, fingerprint=branch.fingerprint, position=branch.position)
+    try:
+        yield Exchange((*brief_transaction(branch.lock_timeout), Statement(_INSERT_VERDICT, row), COMMIT))
+    except ConnectionGone as gone:
+        raise OutcomeUnknown(f"the connection was lost while the refusal of {branch.gid} was being recorded") from gone
+    except psycopg.Error:
+        # Its key is taken, or was about to be: whatever is there now answers; nothing there is nothing decided.
+        _, rows = yield Exchange((ROLLBACK, Statement(_SELECT_ROW, branch.key())))
+        return by_row(ledger.entry_of(rows.rows[0])) if rows.rows else _retry(reason)
+    return RefusedForGood(reason)
+
+
+def brief_transaction(seconds: float) -> tuple[Statement, ...]:
+    """BEGIN of a transaction for one row, with a bounded wait for whoever holds its key. READ COMMITTED, so that a
+    conflict is a conflict and no serialization failure."""
+    timeout = f"SET LOCAL lock_timeout = {max(1, int(seconds * 1000))}"
+    return Statement(b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"), Statement(timeout.encode())
+
+
+def _retry(reason: types_pb2.Refusal) -> Retry:
+    """A refusal that left no row is not final, whatever its kind."""
+    kept = types_pb2.Refusal()
+    kept.CopyFrom(reason)
+    kept.retryable = True
+    return Retry(kept)
+
+
+def _reason(branch: Branch, error: Exception) -> types_pb2.Refusal:
+    reason = refusal_of(error)
+    if reason.kind == types_pb2.REFUSAL_KIND_INTERNAL:
+        log.error("branch %s: %s", branch.gid, reason.message, exc_info=error)
+    else:
+        log.info(
+            "branch %s: %s %s: %s", branch.gid, types_pb2.RefusalKind.Name(reason.kind), reason.code, reason.message
+        )
+    return reason
+
+
+def _without_twin(reason: types_pb2.Refusal, error: Exception) -> types_pb2.Refusal:
+    """The key was taken, and then nobody was there: worth another attempt."""
+    if isinstance(error, psycopg.Error) and ledger.is_taken(error):
+        return refusal(types_pb2.REFUSAL_KIND_CONFLICT, "another copy of the branch was just ending", retryable=True)
+    return reason

@@ -1,0 +1,214 @@
+"""Connections: their class, their pools, and which database is at the other end.
+
+Lives here: what business code may not do with a connection, how a used one is cleaned, DSNs without their passwords.
+Must not live here: what is sent over a connection in a branch (`branch`, `finish`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Final, LiteralString
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import tuple_row
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+from twophase.participant.errors import NotReady
+from twophase.participant.outcomes import Identity
+
+CONNECT_TIMEOUT: Final = 5
+
+# A promoted standby's own control file lags behind; the name of the WAL file being written does not.
+IDENTITY: Final[LiteralString] = """\
+SELECT system_identifier::text, current_database()::text,
+       CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END
+FROM pg_control_system()"""
+
+# DISCARD ALL, less what would throw away psycopg's prepared statements. RESET goes back to what DSN and role say.
+RESET: Final = (
+    b"CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *;"
+    b" SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
+)
+
+
+def check_dsn(dsn: str) -> None:
+    """Raises `NotReady` if `dsn` is no connection string; the message does not repeat it."""
+    try:
+        conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        raise NotReady(
+            "the DSN is neither a connection URI nor a list of key=value (it is not shown, it may hold a password)",
+            "postgresql://USER@HOST:5432/DATABASE (special characters percent-encoded; PGPASSWORD holds the password)",
+        ) from None
+
+
+def without_password(text: str, *, dsn: str) -> str:
+    """`text` as it may be logged: without the password of `dsn`, whatever it came from."""
+    try:
+        password = conninfo_to_dict(dsn).get("password")
+    except psycopg.ProgrammingError:
+        return "the connection string is malformed"
+    return text.replace(str(password), "***") if password else text
+
+
+def identity_of(row: tuple[Any, ...] | None) -> Identity:
+    """Reads the row of `IDENTITY`. Raises `NotReady` on a standby."""
+    assert row is not None  # noqa: S101 - the function in it always returns one row
+    system_identifier, database, timeline = row
+    if timeline is None:
+        raise NotReady(
+            f"the database {database!r} is a standby and takes no writes",
+            "point the DSN at the primary; with several hosts in it add target_session_attrs=read-write",
+        )
+    return Identity(system_identifier=system_identifier, timeline=int(timeline, 16), database=database)
+
+
+# What would end the branch's transaction, or begin another one. `with connection:` commits, too.
+_OURS_ALONE: Final = (
+    *("commit", "rollback", "close", "__enter__", "__aenter__"),
+    *("set_autocommit", "set_isolation_level", "set_read_only", "set_deferrable"),
+    *("tpc_begin", "tpc_prepare", "tpc_commit", "tpc_rollback"),
+)
+_PREPARE_THRESHOLD: Final = 5
+_SAVEPOINTS: Final = "Use connection.transaction() for savepoints, and raise Refused to roll everything back."
+
+
+class _Lendable(psycopg.BaseConnection[Any]):
+    """The half of a connection that does no I/O: who has it."""
+
+    lent: bool = False
+    identity: Identity
+
+    def lend(self) -> None:
+        """From now on business code has it."""
+        self.lent = True
+        # The branch was begun by hand. Should business code end it with SQL of its own, what it sends next must not
+        # be committed statement by statement, but fall into a transaction that is rolled back.
+        self._autocommit = False
+
+    def take_back(self) -> None:
+        """Business code has it no longer; what it changed in the object is undone."""
+        self.lent = False
+        self._autocommit = True
+        self.prepare_threshold = _PREPARE_THRESHOLD
+        self._notice_handlers.clear()
+        self._notify_handlers.clear()
+
+    @property
+    def at_rest(self) -> bool:
+        """True if the connection is whole and outside a transaction, known for certain."""
+        return (
+            not self.closed
+            and self.pgconn.transaction_status == pq.TransactionStatus.IDLE
+            and self.pgconn.pipeline_status == pq.PipelineStatus.OFF
+        )
+
+
+class WorkConnection(_Lendable, psycopg.Connection[Any]):
+    """What a `def` operation gets: a psycopg connection inside a branch, whose end is not in its hands."""
+
+    def take_back(self) -> None:
+        super().take_back()
+        self.row_factory = tuple_row
+        self.cursor_factory = psycopg.Cursor
+        self.server_cursor_factory = psycopg.ServerCursor
+
+
+class AsyncWorkConnection(_Lendable, psycopg.AsyncConnection[Any]):
+    """What an `async def` operation gets: a psycopg connection inside a branch, whose end is not in its hands."""
+
+    def take_back(self) -> None:
+        super().take_back()
+        self.row_factory = tuple_row
+        self.cursor_factory = psycopg.AsyncCursor
+        self.server_cursor_factory = psycopg.AsyncServerCursor
+
+
+def _ours_alone(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method, refused while business code has the connection."""
+    name = method.__name__
+
+    @functools.wraps(method)
+    def guarded(self: _Lendable, /, *args: Any, **kwargs: Any) -> Any:
+        if self.lent:
+            raise psycopg.ProgrammingError(
+                f"connection.{name}() is not for business code: twophase ends the branch's transaction. {_SAVEPOINTS}"
+            )
+        return method(self, *args, **kwargs)
+
+    return guarded
+
+
+def _inside_the_branch(method: Callable[..., Any]) -> Callable[..., Any]:
+    """`transaction()`, refused where it would begin a transaction of its own, and commit it."""
+
+    @functools.wraps(method)
+    def guarded(self: _Lendable, /, *args: Any, **kwargs: Any) -> Any:
+        if self.lent and self.pgconn.transaction_status == pq.TransactionStatus.IDLE:
+            raise psycopg.ProgrammingError(
+                "the branch's transaction is over: business code ended it with SQL of its own (COMMIT or ROLLBACK)."
+                f" {_SAVEPOINTS}"
+            )
+        return method(self, *args, **kwargs)
+
+    return guarded
+
+
+# Set from outside the class bodies, so that the methods keep psycopg's own signatures for type checkers.
+for _class in (WorkConnection, AsyncWorkConnection):
+    for _name in _OURS_ALONE:
+        if hasattr(_class, _name):
+            setattr(_class, _name, _ours_alone(getattr(_class, _name)))
+    setattr(_class, "transaction", _inside_the_branch(_class.transaction))  # noqa: B010
+
+
+def sync_pool(dsn: str, participant: str, *, use: str, size: int) -> ConnectionPool[WorkConnection]:
+    """Connections for `def` operations or, of their own, for the second phase (R13); not open yet."""
+    return ConnectionPool(
+        dsn,
+        connection_class=WorkConnection,
+        kwargs=_parameters(participant),
+        min_size=1,
+        max_size=size,
+        open=False,
+        configure=_identify,
+        name=f"twophase {participant} {use}",
+        num_workers=1,
+    )
+
+
+def async_pool(dsn: str, participant: str, *, size: int) -> AsyncConnectionPool[AsyncWorkConnection]:
+    """Connections for `async def` operations; not open yet."""
+    return AsyncConnectionPool(
+        dsn,
+        connection_class=AsyncWorkConnection,
+        kwargs=_parameters(participant),
+        min_size=1,
+        max_size=size,
+        open=False,
+        configure=_identify_async,
+        name=f"twophase {participant} work",
+        num_workers=1,
+    )
+
+
+def _parameters(participant: str) -> dict[str, Any]:
+    return {
+        "autocommit": True,
+        "prepare_threshold": _PREPARE_THRESHOLD,
+        "connect_timeout": CONNECT_TIMEOUT,
+        "fallback_application_name": f"twophase {participant}",
+    }
+
+
+def _identify(connection: WorkConnection) -> None:
+    row = connection.execute(IDENTITY).fetchone()
+    connection.identity = identity_of(row)
+
+
+async def _identify_async(connection: AsyncWorkConnection) -> None:
+    row = await (await connection.execute(IDENTITY)).fetchone()
+    connection.identity = identity_of(row)

@@ -1,0 +1,230 @@
+"""The steps of the second phase, of recovery and of the handshake, without I/O.
+
+Lives here: how a branch ends once it is decided, what proves it (the ledger, R7 and R11), and what is read of it. The
+steps are generators as in `branch`, each of them idempotent (R8): run again from the start, they reach the same answer.
+Must not live here: retrying, connections, threads (`lanes`, `resource`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, TypeVar
+
+import psycopg
+
+from twophase.contract.names import Epoch, Gid, InvalidName, Txid
+from twophase.participant import ledger
+from twophase.participant.branch import COMMIT, ROLLBACK, Exchange, Reply, Statement, Steps, brief_transaction, by_row
+from twophase.participant.errors import ParticipantError
+from twophase.participant.outcomes import (
+    Aborted,
+    Applied,
+    CannotFinish,
+    Committed,
+    Entry,
+    Forgotten,
+    Inspection,
+    Lost,
+    OutcomeUnknown,
+    PreparedBranch,
+    PreparedBranches,
+    RefusedForGood,
+    Remembered,
+    StillRunning,
+    Tombstoned,
+)
+from twophase.participant.refusals import ConnectionGone
+from twophase.v1 import participant_pb2, types_pb2
+
+_T = TypeVar("_T")
+
+# In seconds: a tombstone's wait for whoever holds its key, a running branch or a prepared one. Short, because the
+# answer to both is to start again.
+_BRIEF: Final = 0.2
+_ROUNDS: Final = 3
+_PRUNED_AT_ONCE: Final = 5_000
+
+
+class Busy(ParticipantError):
+    """Another session is at this prepared branch at this very moment (55000); worth an immediate retry."""
+
+
+class _Vanished(Exception):
+    """A row barred the tombstone, and was gone when it was read: its writer rolled back."""
+
+
+def commit(gid: Gid) -> Steps[Committed | Lost]:
+    """COMMIT PREPARED; if it is not there, what the ledger says; if that says nothing, a tombstone and `Lost` (R11).
+
+    Raises `Busy`, `OutcomeUnknown`, `CannotFinish`, `Forgotten`, `StillRunning`.
+    """
+    for _ in range(_ROUNDS):
+        if (yield from _finish("COMMIT", gid)):
+            return Committed()
+        entry = yield from _row(gid, types_pb2.BRANCH_KIND_WORK)
+        if entry is None:
+            try:
+                entry = yield from _bar(gid, types_pb2.BRANCH_KIND_WORK, types_pb2.DECISION_COMMIT)
+            except _Vanished:
+                continue
+        return Committed() if entry.outcome == participant_pb2.LEDGER_OUTCOME_APPLIED else Lost()
+    raise OutcomeUnknown(f"the ledger row of {gid} came and went while it was being committed; ask again")
+
+
+def abort(
+    gid: Gid, kind: types_pb2.BranchKind.ValueType, decision: types_pb2.Decision.ValueType
+) -> Steps[Aborted | Tombstoned | RefusedForGood | Applied]:
+    """ROLLBACK PREPARED; if it is not there, a tombstone; if its key is taken, what the row there says.
+
+    Raises `StillRunning` (the branch holds the key: start again, it may be prepared by now), `Busy`, `OutcomeUnknown`,
+    `CannotFinish`, `Forgotten`.
+    """
+    for _ in range(_ROUNDS):
+        # Only work is ever prepared: a compensation must not touch the branch whose name it bears.
+        if kind == types_pb2.BRANCH_KIND_WORK and (yield from _finish("ROLLBACK", gid)):
+            return Aborted()
+        try:
+            return by_row((yield from _bar(gid, kind, decision)))
+        except _Vanished:
+            continue
+    raise OutcomeUnknown(f"the ledger row of {gid} came and went while it was being aborted; ask again")
+
+
+def list_prepared(journal_id: str) -> Steps[PreparedBranches]:
+    """The prepared branches of one journal in this database. Raises `OutcomeUnknown`."""
+    return PreparedBranches((yield from _prepared(journal_id, ledger.range_of_journal(journal_id))))
+
+
+def inspect(journal_id: str, txid: Txid) -> Steps[Inspection]:
+    """The prepared branches of a transaction, then its rows: what is committed in between is seen in one of them.
+
+    Raises `OutcomeUnknown`.
+    """
+    names = ledger.range_of_transaction(journal_id, txid)
+    prepared = yield from _prepared(journal_id, names)
+    (rows,) = yield from _ask(Statement(ledger.SELECT_ROWS.encode(), names))
+    return Inspection(
+        entries=tuple(ledger.entry_of(row) for row in rows.rows),
+        prepared=tuple(sorted(branch.gid for branch in prepared)),
+    )
+
+
+def remember(journal_id: str, epoch: Epoch, horizons: Mapping[Epoch, int]) -> Steps[Remembered]:
+    """Keeps the journal's epoch and horizons, and prunes below them, in one transaction; tells what was known before.
+
+    Raises `OutcomeUnknown`.
+    """
+    journal = {"journal": journal_id, "number": epoch.number, "nonce": epoch.nonce}
+    *_, touched, known, highest = yield from _ask(
+        *brief_transaction(_BRIEF * _ROUNDS),
+        Statement(ledger.DURABLE.encode(), {}),
+        Statement(ledger.TOUCH_JOURNAL.encode(), journal),
+        Statement(ledger.LOCK_JOURNAL.encode(), journal),
+        Statement(ledger.HIGHEST_POSITION.encode(), journal),
+    )
+    ((number, nonce, pruned),) = known.rows
+    ((position,),) = highest.rows
+    writes = [Statement(ledger.RAISE_EPOCH.encode(), journal)]
+    for owner, sequence in horizons.items():
+        horizon = {"epoch": f"{journal_id}-{owner}", "sequence": sequence}
+        below = {**ledger.range_below(journal_id, owner, sequence), "journal": journal_id, "limit": _PRUNED_AT_ONCE}
+        writes.append(Statement(ledger.RAISE_HORIZON.encode(), horizon))
+        writes.append(Statement(ledger.PRUNE.encode(), below))
+    *_, ended = yield from _ask(*writes, COMMIT)
+    if ended.tag != "COMMIT":
+        raise OutcomeUnknown(f"the handshake of the journal {journal_id} was not committed: {ended.tag}")
+    return Remembered(last_epoch=None if touched.rows else Epoch(number, nonce), highest_position=max(position, pruned))
+
+
+def _finish(verb: str, gid: Gid) -> Steps[bool]:
+    """COMMIT or ROLLBACK PREPARED. False if nothing is prepared under that name."""
+    try:
+        (reply,) = yield Exchange((Statement(f"{verb} PREPARED '{gid}'".encode()),))
+    except ConnectionGone as gone:
+        raise OutcomeUnknown(f"the connection was lost during {verb} PREPARED of {gid}; ask again") from gone
+    except psycopg.errors.UndefinedObject:
+        return False
+    except psycopg.errors.ObjectNotInPrerequisiteState as error:
+        raise Busy(f"another session is finishing {gid}; ask again") from error
+    except psycopg.errors.FeatureNotSupported as error:
+        raise CannotFinish(
+            f"{gid} is prepared in another database of this cluster ({_said(error)}); it was left alone."
+            " Point the participant's DSN at the database in which it was prepared."
+        ) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise CannotFinish(
+            f"{gid} is prepared by another role ({_said(error)}); it is the one in pg_prepared_xacts.owner."
+            " Connect as that role, or let it finish the branch in psql."
+        ) from error
+    except psycopg.Error as error:
+        raise OutcomeUnknown(f"{verb} PREPARED of {gid} failed: {_said(error)}; ask again") from error
+    if reply.tag != f"{verb} PREPARED":
+        raise OutcomeUnknown(f"{verb} PREPARED of {gid} was answered {reply.tag!r}; ask again")
+    return True
+
+
+def _bar(gid: Gid, kind: types_pb2.BranchKind.ValueType, decision: types_pb2.Decision.ValueType) -> Steps[Entry]:
+    """The tombstone, committed, or the row that was there first."""
+    row = ledger.tombstone(gid, kind, decision)
+    try:
+        replies = yield Exchange((*brief_transaction(_BRIEF), Statement(ledger.INSERT_VERDICT.encode(), row), COMMIT))
+    except ConnectionGone as gone:
+        raise OutcomeUnknown(f"the connection was lost while {gid} was being barred; ask again") from gone
+    except psycopg.errors.LockNotAvailable as error:
+        yield from _ask(ROLLBACK)
+        raise StillRunning(f"{gid} is still running, or was prepared just now; ask again") from error
+    except psycopg.Error as error:
+        yield from _ask(ROLLBACK)
+        if ledger.is_below_horizon(error):
+            raise Forgotten(f"{gid} lies below its epoch's horizon: its row may be pruned") from error
+        if not ledger.is_taken(error):
+            raise OutcomeUnknown(f"{gid} could not be barred: {_said(error)}; ask again") from error
+        found = yield from _row(gid, kind)
+        if found is None:
+            raise _Vanished from error
+        return found
+    if replies[-1].tag != "COMMIT":
+        raise OutcomeUnknown(f"the tombstone of {gid} was not committed: {replies[-1].tag}; ask again")
+    return Entry(
+        gid=gid,
+        kind=kind,
+        outcome=participant_pb2.LEDGER_OUTCOME_TOMBSTONE,
+        decision=decision,
+        results=(),
+        refusal=None,
+        fingerprint=b"",
+        position=0,
+    )
+
+
+def _row(gid: Gid, kind: types_pb2.BranchKind.ValueType) -> Steps[Entry | None]:
+    (reply,) = yield from _ask(Statement(ledger.SELECT_ROW.encode(), ledger.key_of(gid, kind)))
+    return ledger.entry_of(reply.rows[0]) if reply.rows else None
+
+
+def _prepared(journal_id: str, names: Mapping[str, str]) -> Steps[tuple[PreparedBranch, ...]]:
+    (found,) = yield from _ask(Statement(ledger.PREPARED.encode(), names))
+    branches = []
+    for name, age in found.rows:
+        try:
+            gid = Gid.parse(name)
+        except InvalidName:
+            continue  # it begins like one of ours, and is not: somebody else's (R9)
+        if gid.journal == journal_id:
+            branches.append(PreparedBranch(gid=gid, age=age))
+    return tuple(branches)
+
+
+def _ask(*statements: Statement) -> Steps[tuple[Reply, ...]]:
+    """One round trip of which nothing but the answers matter. Raises `OutcomeUnknown`."""
+    try:
+        replies: tuple[Reply, ...] = yield Exchange(statements)
+    except ConnectionGone as gone:
+        raise OutcomeUnknown("the connection to the participant's database was lost; ask again") from gone
+    except psycopg.Error as error:
+        raise OutcomeUnknown(f"the participant's database refused: {_said(error)}; ask again") from error
+    return replies
+
+
+def _said(error: psycopg.Error) -> str:
+    return f"{error.sqlstate} {error.diag.message_primary}"

@@ -1,0 +1,221 @@
+"""The ledger: its statements, and its rows as values (R7).
+
+Lives here: every SQL text that names a table of the schema `twophase`, with a comment each, and how a row is read. Must
+not live here: when a statement is sent (`branch`, `finish`), the tables' DDL (`migrations`).
+"""
+
+# ruff: noqa: S608 - the statements are made of this module's constants, and of nothing else
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, LiteralString, TypeAlias
+
+import psycopg
+
+from twophase.contract.names import MAX_SEQUENCE, Epoch, Gid, Txid
+from twophase.participant.outcomes import Entry, Results
+from twophase.v1 import participant_pb2, types_pb2
+
+Params: TypeAlias = dict[str, Any]
+
+# A commit that carries a ledger row is never weaker than `on`, whatever role or business code set (the manual, 20.5.1);
+# with RETURNING it is set by the very statement that writes the row, and in force when that is committed or prepared.
+_DURABLE: Final[LiteralString] = """
+set_config('synchronous_commit',
+           CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)"""
+
+_REMEMBERED: Final[LiteralString] = """
+NOT EXISTS (SELECT FROM twophase.horizon WHERE epoch = %(epoch)s AND sequence > %(sequence)s)"""
+
+# The branch's own row, in its own transaction. The two conditions put NULL into a column that takes none, so that the
+# PREPARE or COMMIT sent in the same round trip cannot succeed: gid, if this is not the transaction that was begun for
+# the branch, under its role; outcome, if the branch lies below the horizon.
+INSERT_APPLIED: Final[LiteralString] = f"""
+INSERT INTO twophase.ledger (gid, kind, outcome, results, fingerprint, journal_position)
+VALUES (CASE WHEN current_setting('twophase.branch', true) = %(gid)s || ' ' || current_user THEN %(gid)s END,
+        %(kind)s, CASE WHEN {_REMEMBERED} THEN 'applied' END,
+        %(results)b::bytea[], %(fingerprint)b::bytea, %(position)s::bigint)
+RETURNING {_DURABLE}"""
+
+# A final refusal, or a tombstone, in a transaction of its own.
+INSERT_VERDICT: Final[LiteralString] = f"""
+INSERT INTO twophase.ledger (gid, kind, outcome, decision, refusal, fingerprint, journal_position)
+VALUES (%(gid)s, %(kind)s, CASE WHEN {_REMEMBERED} THEN %(outcome)s END,
+        %(decision)s, %(refusal)b::bytea, %(fingerprint)b::bytea, %(position)s::bigint)
+RETURNING {_DURABLE}"""
+
+_COLUMNS: Final[LiteralString] = "gid, kind, outcome, decision, results, refusal, fingerprint, journal_position"
+
+# The row of one branch and deed.
+SELECT_ROW: Final[LiteralString] = f"SELECT {_COLUMNS} FROM twophase.ledger WHERE gid = %(gid)s AND kind = %(kind)s"
+
+# The rows of one transaction: a range of the key, since every name in it has its fixed width.
+SELECT_ROWS: Final[LiteralString] = f"""
+SELECT {_COLUMNS} FROM twophase.ledger WHERE gid >= %(low)s AND gid < %(high)s ORDER BY gid, kind DESC"""
+
+# Still the transaction that was begun for the branch, under its role?
+STILL_OURS: Final[LiteralString] = """
+SELECT current_setting('twophase.branch', true) IS NOT DISTINCT FROM %(gid)s || ' ' || current_user"""
+
+# Is the branch prepared, here? GIDs are names of the whole cluster, so the database belongs to the question.
+IS_PREPARED: Final[LiteralString] = """
+SELECT EXISTS (SELECT FROM pg_prepared_xacts WHERE gid = %(gid)s AND database = current_database())"""
+
+# The prepared branches in one range of names, here, with their age by the database's own clock.
+PREPARED: Final[LiteralString] = """
+SELECT gid, extract(epoch FROM clock_timestamp() - prepared)::float8
+FROM pg_prepared_xacts
+WHERE database = current_database() AND gid COLLATE "C" >= %(low)s AND gid COLLATE "C" < %(high)s"""
+
+# The same for a transaction that writes other tables.
+DURABLE: Final[LiteralString] = f"SELECT {_DURABLE}"
+
+# What was known of a journal, with its row locked until the handshake is over.
+TOUCH_JOURNAL: Final[LiteralString] = """
+INSERT INTO twophase.journal (journal, epoch, nonce) VALUES (%(journal)s, %(number)s, %(nonce)s)
+ON CONFLICT (journal) DO NOTHING RETURNING true"""
+LOCK_JOURNAL: Final[LiteralString] = """
+SELECT epoch, nonce, pruned_position FROM twophase.journal WHERE journal = %(journal)s FOR UPDATE"""
+
+# A higher epoch replaces the one kept. Of two with one number the first stays: that there are two proves a restored
+# journal, and every later handshake shall show it.
+RAISE_EPOCH: Final[LiteralString] = """
+UPDATE twophase.journal SET epoch = %(number)s, nonce = %(nonce)s, seen_at = clock_timestamp()
+WHERE journal = %(journal)s AND epoch < %(number)s"""
+
+# The highest position in the rows of one journal, from the index.
+HIGHEST_POSITION: Final[LiteralString] = """
+SELECT coalesce(max(journal_position), 0) FROM twophase.ledger WHERE substr(gid, 4, 16) = %(journal)s"""
+
+# A horizon only rises.
+RAISE_HORIZON: Final[LiteralString] = """
+INSERT INTO twophase.horizon AS known (epoch, sequence) VALUES (%(epoch)s, %(sequence)s)
+ON CONFLICT (epoch) DO UPDATE SET sequence = excluded.sequence WHERE known.sequence < excluded.sequence"""
+
+# What lies below a horizon, a bounded number of rows at a time, and what must be remembered of it.
+PRUNE: Final[LiteralString] = """
+WITH gone AS (
+  DELETE FROM twophase.ledger WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM twophase.ledger WHERE gid >= %(low)s AND gid < %(high)s LIMIT %(limit)s))
+  RETURNING journal_position)
+UPDATE twophase.journal SET pruned_position = greatest(pruned_position, (SELECT max(journal_position) FROM gone))
+WHERE journal = %(journal)s AND EXISTS (SELECT FROM gone) RETURNING (SELECT count(*) FROM gone)"""
+
+KINDS: Final[Mapping[types_pb2.BranchKind.ValueType, LiteralString]] = {
+    types_pb2.BRANCH_KIND_WORK: "work",
+    types_pb2.BRANCH_KIND_COMPENSATION: "compensation",
+}
+_OUTCOMES: Final = {
+    "applied": participant_pb2.LEDGER_OUTCOME_APPLIED,
+    "refused": participant_pb2.LEDGER_OUTCOME_REFUSED,
+    "tombstone": participant_pb2.LEDGER_OUTCOME_TOMBSTONE,
+}
+DECISIONS: Final[Mapping[types_pb2.Decision.ValueType, str]] = {
+    types_pb2.DECISION_COMMIT: "commit",
+    types_pb2.DECISION_ABORT: "abort",
+    types_pb2.DECISION_DELEGATED: "delegated",
+}
+_KINDS_BACK: Final = {text: value for value, text in KINDS.items()}
+_DECISIONS_BACK: Final = {text: value for value, text in DECISIONS.items()}
+
+
+def key_of(gid: Gid, kind: types_pb2.BranchKind.ValueType) -> dict[str, Any]:
+    """The parameters of every statement about one row: its key, and what the horizon is compared with."""
+    return {
+        "gid": str(gid),
+        "kind": KINDS[kind],
+        "epoch": f"{gid.journal}-{gid.txid.epoch}",
+        "sequence": gid.txid.sequence,
+    }
+
+
+def row_of(gid: Gid, kind: types_pb2.BranchKind.ValueType) -> str:
+    """`SELECT_ROW` with the key as literals, to share one string with a BEGIN. A `Gid` is hex digits and dashes."""
+    return f"SELECT {_COLUMNS} FROM twophase.ledger WHERE gid = '{gid}' AND kind = '{KINDS[kind]}'"
+
+
+def applied(
+    gid: Gid, kind: types_pb2.BranchKind.ValueType, results: Results, *, fingerprint: bytes, position: int
+) -> Params:
+    """The parameters of `INSERT_APPLIED`."""
+    serialised = [result.SerializeToString(deterministic=True) for result in results]
+    return {**key_of(gid, kind), "results": serialised, "fingerprint": fingerprint, "position": position}
+
+
+def refused(
+    gid: Gid, kind: types_pb2.BranchKind.ValueType, reason: types_pb2.Refusal, *, fingerprint: bytes, position: int
+) -> Params:
+    """The parameters of `INSERT_VERDICT` for a final refusal."""
+    return {
+        **key_of(gid, kind),
+        "outcome": "refused",
+        "decision": None,
+        "refusal": reason.SerializeToString(deterministic=True),
+        "fingerprint": fingerprint,
+        "position": position,
+    }
+
+
+def tombstone(gid: Gid, kind: types_pb2.BranchKind.ValueType, decision: types_pb2.Decision.ValueType) -> Params:
+    """The parameters of `INSERT_VERDICT` for a tombstone."""
+    return {
+        **key_of(gid, kind),
+        "outcome": "tombstone",
+        "decision": DECISIONS[decision],
+        "refusal": None,
+        "fingerprint": b"",
+        "position": 0,
+    }
+
+
+def range_of_journal(journal_id: str) -> dict[str, str]:
+    """The names of one journal: '.' follows '-' in ASCII."""
+    return {"low": f"tp-{journal_id}-", "high": f"tp-{journal_id}."}
+
+
+def range_of_transaction(journal_id: str, txid: Txid) -> dict[str, str]:
+    """The names of one transaction's branches."""
+    return {"low": f"tp-{journal_id}-{txid}-", "high": f"tp-{journal_id}-{txid}."}
+
+
+def range_below(journal_id: str, epoch: Epoch, sequence: int) -> dict[str, str]:
+    """The names of one epoch below a sequence."""
+    prefix = f"tp-{journal_id}-{epoch}"
+    return {"low": f"{prefix}-", "high": f"{prefix}." if sequence >= MAX_SEQUENCE else f"{prefix}-{sequence:012x}"}
+
+
+def entry_of(row: Sequence[Any]) -> Entry:
+    """A row of the ledger as a value."""
+    gid, kind, outcome, decision, results, reason, fingerprint, position = row
+    return Entry(
+        gid=Gid.parse(gid),
+        kind=_KINDS_BACK[kind],
+        outcome=_OUTCOMES[outcome],
+        decision=_DECISIONS_BACK[decision] if decision else types_pb2.DECISION_UNSPECIFIED,
+        results=tuple(types_pb2.Payload.FromString(result) for result in results),
+        refusal=None if reason is None else types_pb2.Refusal.FromString(reason),
+        fingerprint=fingerprint,
+        position=position,
+    )
+
+
+def _is_about(error: psycopg.Error, code: str, column: str | None = None) -> bool:
+    diag = error.diag
+    ours = diag.schema_name == "twophase" and diag.table_name == "ledger"
+    return error.sqlstate == code and ours and (column is None or diag.column_name == column)
+
+
+def is_taken(error: psycopg.Error) -> bool:
+    """True if a row with this key is committed already."""
+    return _is_about(error, "23505")
+
+
+def is_not_our_transaction(error: psycopg.Error) -> bool:
+    """True if the transaction is not, or no longer, the one begun for the branch, under its role."""
+    return _is_about(error, "23502", "gid")
+
+
+def is_below_horizon(error: psycopg.Error) -> bool:
+    """True if the branch lies below its epoch's horizon."""
+    return _is_about(error, "23502", "outcome")

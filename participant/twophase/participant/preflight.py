@@ -1,0 +1,135 @@
+"""Is this database fit to take part? Asked once, at start; the answer is what to type.
+
+Lives here: the checks before the first branch, each with its remedy. Must not live here: making things right
+(`migrations`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any, Final, LiteralString, TypeAlias
+
+import psycopg
+from psycopg import sql
+
+from twophase.participant.database import CONNECT_TIMEOUT, IDENTITY, check_dsn, identity_of, without_password
+from twophase.participant.errors import NotReady
+from twophase.participant.migrations import GRANTS, VERSION
+from twophase.participant.outcomes import Identity
+
+log = logging.getLogger("twophase.participant")
+
+Problem: TypeAlias = tuple[str, str]
+"""What is wrong, in one line, and what to type."""
+
+_SERVER: Final[LiteralString] = """
+SELECT current_setting('max_prepared_transactions')::int, current_setting('max_connections')::int,
+       current_setting('transaction_read_only') = 'on', current_user::text, current_database()::text"""
+
+# Through the catalog, which everyone may read: names in a schema without USAGE are not looked up otherwise.
+_TABLES: Final[LiteralString] = """
+SELECT class.relname::text, class.oid
+FROM pg_class AS class JOIN pg_namespace AS schema ON schema.oid = class.relnamespace
+WHERE schema.nspname = 'twophase' AND class.relkind IN ('r', 'p')"""
+_MAY_USE: Final[LiteralString] = "SELECT has_schema_privilege('twophase', 'USAGE')"
+_MAY: Final[LiteralString] = "SELECT has_table_privilege(%s::oid, %s)"
+_META: Final[LiteralString] = "SELECT participant, schema_version FROM twophase.meta"
+
+
+def preflight(dsn: str, participant: str, *, connections: int) -> Identity:
+    """Checks the database behind `dsn` and tells which it is. `connections`: how many branches may run at a time.
+
+    Raises `NotReady` with everything that is wrong and what to type. Fewer slots for prepared transactions than
+    connections is only a warning in the log: several branches may then be refused at a time.
+    """
+    check_dsn(dsn)
+    try:
+        with psycopg.connect(dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT) as connection:
+            return _check(connection, participant, connections)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise NotReady(
+            f"the role may not read what it needs: {error.diag.message_primary}",
+            "GRANT EXECUTE ON FUNCTION pg_control_system() TO the role of the DSN;",
+        ) from None
+    except psycopg.Error as error:
+        said = without_password(str(error), dsn=dsn).strip().splitlines()
+        raise NotReady(
+            f"the participant {participant!r} cannot connect to its database: {said[0] if said else 'no reason given'}",
+            "check that Postgres runs there, and the host, port, user, password and database of the DSN",
+        ) from None
+
+
+def _check(connection: psycopg.Connection[Any], participant: str, connections: int) -> Identity:
+    identity = identity_of(connection.execute(IDENTITY).fetchone())
+    problems = [*_server(connection, connections), *_ledger(connection, participant)]
+    if problems:
+        raise NotReady("; ".join(fact for fact, _ in problems), *dict.fromkeys(remedy for _, remedy in problems))
+    return identity
+
+
+def _server(connection: psycopg.Connection[Any], connections: int) -> Iterator[Problem]:
+    slots, most, read_only, role, database = _one(connection.execute(_SERVER))
+    quoted = sql.Identifier(role).as_string(connection)
+    if slots == 0:
+        yield (
+            "max_prepared_transactions is 0, so the server prepares no transaction",
+            f"ALTER SYSTEM SET max_prepared_transactions = {most};  -- then restart the server",
+        )
+    elif slots < connections:
+        log.warning(
+            "max_prepared_transactions is %d, and %d branches may run at a time: some will be refused."
+            " ALTER SYSTEM SET max_prepared_transactions = %d, then restart the server",
+            slots,
+            connections,
+            most,
+        )
+    if read_only:
+        yield (
+            f"transactions of the role {role!r} in the database {database!r} are read-only by default",
+            f"ALTER ROLE {quoted} SET default_transaction_read_only = off;",
+        )
+
+
+def _ledger(connection: psycopg.Connection[Any], participant: str) -> Iterator[Problem]:
+    *_, role, database = _one(connection.execute(_SERVER))
+    quoted = sql.Identifier(role).as_string(connection)
+    tables = dict(connection.execute(_TABLES).fetchall())
+    migrate = f"twophase ledger sql --participant {participant} --role {role} | psql DSN-OF-THE-OWNER"
+    if "meta" not in tables:
+        yield f"the database {database!r} has no ledger", migrate
+        return
+    if not _one(connection.execute(_MAY_USE))[0]:
+        yield f"the role {role!r} may not use the schema twophase", f"GRANT USAGE ON SCHEMA twophase TO {quoted};"
+    for table, rights in GRANTS.items():
+        if table not in tables:
+            continue  # an older version, which is told below
+        missing = [right for right in rights if not _one(connection.execute(_MAY, (tables[table], right)))[0]]
+        if missing:
+            what = ", ".join(missing)
+            yield (
+                f"the role {role!r} may not {what} on twophase.{table}",
+                f"GRANT {what} ON twophase.{table} TO {quoted};",
+            )
+    try:
+        owner, version = _one(connection.execute(_META))
+    except psycopg.errors.InsufficientPrivilege:
+        return  # told above
+    if owner != participant:
+        yield (
+            f"the database {database!r} holds the ledger of the participant {owner!r}, not of {participant!r}",
+            f"point the DSN at the database of {participant!r}, or start the participant as {owner!r}",
+        )
+    if version < VERSION:
+        yield f"the ledger has version {version}, this release needs {VERSION}", migrate
+    elif version > VERSION:
+        yield (
+            f"the ledger has version {version}, this release knows {VERSION}",
+            "start a newer release of twophase: python -m pip install --upgrade twophase",
+        )
+
+
+def _one(cursor: psycopg.Cursor[Any]) -> tuple[Any, ...]:
+    row = cursor.fetchone()
+    assert row is not None  # noqa: S101 - each of these queries returns one row
+    return tuple(row)
