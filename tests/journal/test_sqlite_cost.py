@@ -25,7 +25,7 @@ from twophase.coordinator.protocol.decisions import ABORT, COMMIT, delegated
 
 async def until(condition: Callable[[], bool]) -> None:
     """Waits for something that only looking can tell."""
-    while not condition():  # noqa: ASYNC110 - SQLite and the file system tell nobody
+    while not condition():
         await asyncio.sleep(0)
 
 

@@ -265,7 +265,7 @@ async def test_it_registers_the_address_it_is_told_to(free_port: int, caplog: py
     coordinator = Register()
     address = f"127.0.0.1:{free_port}"
     async with make_server(coordinator=address, advertise="payment.internal:7401"), asyncio.timeout(20):
-        while "not registered with the coordinator" not in caplog.text:  # noqa: ASYNC110 - a log has no event
+        while "not registered with the coordinator" not in caplog.text:
             await asyncio.sleep(0.01)
         async with serving(coordinator, free_port):
             await coordinator.registered.wait()

@@ -229,7 +229,7 @@ async def blocked(database: Database) -> None:
     with database.connect() as watcher:
         query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         async with asyncio.timeout(10):
-            while read(watcher.execute(query).fetchone()) == 0:  # noqa: ASYNC110 - the database has no event for it
+            while read(watcher.execute(query).fetchone()) == 0:
                 await asyncio.sleep(0.01)
 
 

@@ -1,8 +1,8 @@
 """Where the steps of branches run: lanes of connections, and threads for those that block.
 
 Lives here: getting a connection, running steps on it, giving it back clean or closing it, stopping what is too late.
-Work and the second phase have lanes of their own (R13). Must not live here: what the steps are (`branch`, `finish`), who may
-ask for them (`resource`).
+Work and the second phase have lanes of their own (R13). Must not live here: what the steps are (`branch`, `finish`),
+who may ask for them (`resource`).
 """
 
 from __future__ import annotations
