@@ -252,8 +252,6 @@ def _check_limits(default_deadline: float, deadline_cap: float, payload_limit: i
 def _log_to_stderr(level: str, label: str) -> None:
     if level.lower() not in _LEVELS:
         raise typer.BadParameter(f"{level!r} is not one of {', '.join(_LEVELS)}", param_hint="--log-level")
-    # gRPC's own C++ log speaks past this one; what matters of it comes back as errors.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     shown = f"{label} ".replace("%", "%%") if label else ""
     logging.basicConfig(
         stream=sys.stderr, level=level.upper(), format=f"%(asctime)s %(levelname)s {shown}%(name)s: %(message)s"
@@ -262,6 +260,8 @@ def _log_to_stderr(level: str, label: str) -> None:
 
 def main() -> None:
     """The console script."""
+    # gRPC's own C++ log speaks past ours; what matters of it comes back as errors. It looks here once, when it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     app()
 
 

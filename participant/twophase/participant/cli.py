@@ -191,8 +191,6 @@ def _failures_told() -> Iterator[None]:
 
 
 def _log_to_stderr(level: LogLevel) -> None:
-    # gRPC's own C++ log speaks past this one; what matters of it comes back as errors.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.basicConfig(
         stream=sys.stderr, level=level.value.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
