@@ -58,6 +58,7 @@ class Guardian:
             said.readline()  # from now on no signal that is meant for us ends it
         self._closed = False
         self._lock = threading.Lock()
+        self._started: dict[int, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -102,7 +103,7 @@ class Guardian:
         switch = account.switch() if account is not None else {}
         with log.open("ab") as sink, (stdout or log).open("ab") as output, self._lock:
             self._check_open()
-            return subprocess.Popen(  # noqa: S603 - a list, no shell syntax in it
+            process = subprocess.Popen(  # noqa: S603 - a list, no shell syntax in it
                 ["/bin/sh", "-c", _REGISTER, "sh", str(int(stop_signal)), *map(str, command)],
                 stdin=self._pipe,
                 stdout=output,
@@ -112,10 +113,13 @@ class Guardian:
                 start_new_session=True,
                 **switch,
             )
+            self._started[process.pid] = process
+            return process
 
     def forget(self, process: subprocess.Popen[bytes]) -> None:
         """Says that a process has ended and was waited for."""
         with self._lock:
+            self._started.pop(process.pid, None)
             if not self._closed:
                 self._write(f"forget {process.pid}")
 
@@ -127,10 +131,8 @@ class Guardian:
             self._closed = True
             os.close(self._pipe)
         # A second Ctrl-C must not cut the clean-up short; the child ignores it too.
-        while True:
-            with contextlib.suppress(KeyboardInterrupt):
-                self._child.wait()
-                break
+        for process in (self._child, *self._started.values()):  # ended by the child, and still ours to wait for
+            _wait(process)
 
     def _write(self, line: str) -> None:
         os.write(self._pipe, os.fsencode(f"{line}\n"))
@@ -138,3 +140,10 @@ class Guardian:
     def _check_open(self) -> None:
         if self._closed:
             raise SandboxError("the sandbox is closing; nothing more can be started in it")
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):
+            process.wait()
+            return
