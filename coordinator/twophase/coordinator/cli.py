@@ -260,7 +260,7 @@ def _log_to_stderr(level: str, label: str) -> None:
 
 def main() -> None:
     """The console script."""
-    # gRPC's own C++ log speaks past ours; what matters of it comes back as errors. It looks here once, when it is imported.
+    # gRPC's own C++ log speaks past ours; what matters of it comes back as errors. It looks here when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     app()
 
