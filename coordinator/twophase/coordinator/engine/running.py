@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -68,6 +68,11 @@ class Part:
     calls: tuple[Call, ...] = ()
     read_only: bool = False
     results: tuple[types_pb2.Payload, ...] = ()
+
+    def keep(self, results: Iterable[types_pb2.Payload]) -> None:
+        """Takes what the operations returned. A participant may leave out those at the end that returned nothing."""
+        returned = tuple(results)
+        self.results = returned + (types_pb2.Payload(),) * (len(self.calls) - len(returned))
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +271,7 @@ class Running:
             declared = "read-only" if part.read_only else "writing"
             self._give_reason(reasons.not_counted(part.peer.name, f"{vote.value!r} is no vote of a {declared} branch"))
             return Vote.LOST
-        part.results = tuple(answer.results)
+        part.keep(answer.results)
         return vote
 
     async def _apply(self, part: Part) -> None:
@@ -285,7 +290,7 @@ class Running:
             # A refusal for this time leaves no row, and an answer from elsewhere proves nothing: only a row counts.
             self.feed(ApplyLost(part.number))
             return
-        part.results = tuple(answer.results)
+        part.keep(answer.results)
         self._finish(part, ending)
 
     async def _commit(self, part: Part) -> None:
@@ -300,7 +305,7 @@ class Running:
         async def attempt() -> Ending:
             answer = await part.peer.link.abort(request, timeout=FINISH_SECONDS)
             ending = self._ending(part, answer)
-            part.results = tuple(answer.results)
+            part.keep(answer.results)
             if answer.HasField("refusal"):
                 self._give_reason(reasons.from_refusal(answer.refusal, participant=part.peer.name))
             return ending
