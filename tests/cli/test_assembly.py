@@ -12,11 +12,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from twophase.contract.addresses import Address
 from twophase.contract.status import Problem, from_call
 from twophase.coordinator import server
 from twophase.coordinator.engine.api import Rejected
 from twophase.coordinator.engine.engine import Engine
-from twophase.coordinator.transport import Address
 from twophase.v1 import coordinator_pb2, coordinator_pb2_grpc, types_pb2
 
 SERVING = health_pb2.HealthCheckResponse.SERVING

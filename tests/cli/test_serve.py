@@ -145,7 +145,7 @@ def test_r10_a_failed_journal_ends_the_process_at_once_with_one_line(journal: Pa
 import asyncio, pathlib
 from twophase.coordinator import server
 from twophase.coordinator.journal.port import JournalFailed
-from twophase.coordinator.transport import Address
+from twophase.contract.addresses import Address
 
 def announce(line):
     journal_failure = JournalFailed("fsync of the journal: Input/output error")

@@ -11,7 +11,8 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twophase.contract.status import DOMAIN, Problem, from_call, shorten, to_status
+from twophase.contract.status import DOMAIN, Problem, from_call, to_status
+from twophase.contract.text import shorten
 
 DETAILS = "grpc-status-details-bin"
 

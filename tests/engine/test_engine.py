@@ -136,7 +136,7 @@ async def test_r12_operations_at_one_participant_are_one_branch_in_order(world: 
 
 
 async def test_a_participant_may_leave_out_the_results_of_operations_that_return_nothing(world: World) -> None:
-    world.order._work = lambda operations: []  # type: ignore[method-assign]
+    world.order._work = lambda _: []  # type: ignore[assignment,method-assign]
     async with world.coordinator() as engine:
         answer = await engine.execute(submission("order.write=1", "order.write=2", "payment.write=3"))
     assert [result.payload.json for result in answer.results] == ["", "", "3"]

@@ -15,10 +15,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from fixtures.participants import FakeResources, make_participant
+from twophase.contract.addresses import Address
 from twophase.participant import NotReady, Participant
-from twophase.participant.addresses import Address
 from twophase.participant.outcomes import Committed
-from twophase.participant.server import MAX_MESSAGE_BYTES, ParticipantServer, ServerSettings
+from twophase.participant.server import MAX_MESSAGE_BYTES, ParticipantServer, ServerSettings, why_not
 from twophase.participant.service import SERVICE
 from twophase.v1 import (
     coordinator_pb2,
@@ -149,7 +149,7 @@ async def test_an_address_of_another_machine_is_told() -> None:
 
 
 def test_a_port_that_is_free_again_is_told(free_port: int) -> None:
-    told = Address("127.0.0.1", free_port).why_not()
+    told = why_not(Address("127.0.0.1", free_port))
     assert str(told) == f"cannot listen on 127.0.0.1:{free_port}: the port was taken a moment ago"
 
 
@@ -182,10 +182,10 @@ def test_loopback_needs_no_permission(listen: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"listen": "7401"}, "--listen is '7401', which is not HOST:PORT"),
+        ({"listen": "7401"}, "--listen: address '7401' is not host:port"),
         ({"listen": "127.0.0.1:65536"}, "a port of at most 65535"),
-        ({"coordinator": "coordinator"}, "--coordinator is 'coordinator', which is not HOST:PORT"),
-        ({"coordinator": "c:1", "advertise": "http://p:1"}, "--advertise is 'http://p:1', which is not"),
+        ({"coordinator": "coordinator"}, "--coordinator: address 'coordinator' is not host:port"),
+        ({"coordinator": "c:1", "advertise": "http://p:1"}, "--advertise: address 'http://p:1' is not host:port"),
         ({"coordinator": "c:1", "listen": "0.0.0.0:0", "allow_plaintext": True}, "no address that the coordinator"),
     ],
 )

@@ -18,8 +18,9 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from twophase.contract.addresses import Address, InvalidAddress
 from twophase.contract.names import check_participant_name
-from twophase.coordinator.transport import MAX_MESSAGE_BYTES, Address, InvalidAddress
+from twophase.coordinator.transport import MAX_MESSAGE_BYTES
 
 _OWN: Final = "twophase"
 _LEVELS: Final = ("debug", "info", "warning", "error")

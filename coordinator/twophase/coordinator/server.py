@@ -24,13 +24,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from twophase.contract.addresses import Address
 from twophase.coordinator.channels import GrpcLinks
 from twophase.coordinator.engine.api import Limits, Rejected
 from twophase.coordinator.engine.engine import Engine
 from twophase.coordinator.journal.port import Journal, JournalError
 from twophase.coordinator.journal.sqlite import SqliteJournal
 from twophase.coordinator.service import SERVICE, CoordinatorService, Guard
-from twophase.coordinator.transport import SERVER_OPTIONS, Address
+from twophase.coordinator.transport import SERVER_OPTIONS
 from twophase.v1 import coordinator_pb2_grpc
 
 _log = logging.getLogger(__name__)

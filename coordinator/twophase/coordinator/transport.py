@@ -1,15 +1,11 @@
-"""How gRPC is set up on the coordinator's side: the options of its channels and of its server, and where it may listen.
+"""How gRPC is set up on the coordinator's side: the options of its channels and of its server.
 
-Lives here: numbers, addresses, and the reason for each. Must not live here: calls, retries, messages.
+Lives here: numbers, and the reason for each. Must not live here: addresses, calls, retries, messages.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import re
-import socket
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 Options: TypeAlias = list[tuple[str, int]]
@@ -48,43 +44,6 @@ SERVER_OPTIONS: Final[Options] = [
     ("grpc.http2.min_ping_interval_without_data_ms", _KEEPALIVE_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
 ]
-
-_ADDRESS_RE: Final = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253}):([0-9]{1,5})")
-
-
-class InvalidAddress(ValueError):
-    """An address that is not `host:port`. The message says what was given and what is expected."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A host and a port, as in `127.0.0.1:7400`, `orders.internal:7400` or `[::1]:7400`."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> Address:
-        """Reads `host:port`; port 0 is allowed (for a server: any free one). Raises `InvalidAddress`."""
-        found = _ADDRESS_RE.fullmatch(text)
-        if found is None or int(found[2]) > 65535:
-            shown = text if len(text) <= 200 else f"{text[:200]}..."
-            raise InvalidAddress(f"address {shown!r} is not host:port with a port of at most 65535")
-        return cls(found[1].strip("[]"), int(found[2]))
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    def is_loopback(self) -> bool:
-        """True if nobody on another machine can reach it. A name counts by what it resolves to; unresolved, it is not.
-
-        Blocks while it resolves a name.
-        """
-        try:
-            found = {str(info[4][0]) for info in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)}
-        except OSError:
-            return False
-        return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found)
 
 
 def caller_is_cancelled() -> bool:

@@ -16,11 +16,12 @@ import grpc
 from google.protobuf import duration_pb2
 
 from twophase.contract import names
+from twophase.contract.addresses import Address, InvalidAddress
 from twophase.contract.names import Epoch, InvalidName, Txid
-from twophase.contract.status import Problem, shorten
+from twophase.contract.status import Problem
+from twophase.contract.text import shorten
 from twophase.coordinator import reasons
 from twophase.coordinator.engine.api import NEVER_SEEN, Call, Limits, NeverSeen, Rejected, Submission, Wait
-from twophase.coordinator.transport import Address, InvalidAddress
 from twophase.v1 import coordinator_pb2, types_pb2
 
 MAX_PAGE: Final = 1000

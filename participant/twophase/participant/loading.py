@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from twophase.contract.status import shorten
+from twophase.contract.text import shorten
 from twophase.participant.errors import DeclarationError, NotReady
 from twophase.participant.operations import Participant
 

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar, overload
 import psycopg
 
 from twophase.contract.names import InvalidName, check_operation_name, check_participant_name
-from twophase.contract.status import shorten
+from twophase.contract.text import shorten
 from twophase.participant.bound import BoundOperation, BoundWork, OperationSpec
 from twophase.participant.errors import DeclarationError, PayloadError, UnknownOperation
 from twophase.participant.payloads import NOTHING, PayloadType, Undeclared, payload_type_of, type_name

@@ -21,7 +21,7 @@ import pydantic_core
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError, EncodeError, Message
 
-from twophase.contract.status import shorten
+from twophase.contract.text import shorten
 from twophase.participant.errors import DeclarationError, ParticipantError, PayloadError
 from twophase.v1 import types_pb2
 

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 import psycopg
 
-from twophase.contract.status import shorten
+from twophase.contract.text import shorten
 from twophase.participant.errors import ParticipantError, PayloadError, Refused, UnknownOperation
 from twophase.v1 import types_pb2
 

@@ -13,7 +13,8 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from twophase.contract.names import MAX_SEQUENCE, Epoch, Gid, InvalidName, Txid, check_journal_id
-from twophase.contract.status import Problem, shorten
+from twophase.contract.status import Problem
+from twophase.contract.text import shorten
 from twophase.participant.errors import ParticipantError
 from twophase.participant.work import Deadline
 from twophase.v1 import participant_pb2, types_pb2

@@ -8,8 +8,10 @@ Never fork a process in which this has started: gRPC's threads do not survive it
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
+import socket
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -21,7 +23,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from twophase.participant.addresses import Address
+from twophase.contract.addresses import Address, InvalidAddress
 from twophase.participant.errors import NotReady
 from twophase.participant.operations import Participant
 from twophase.participant.registration import register_until_done
@@ -86,7 +88,7 @@ class ParticipantServer:
         """Raises `NotReady` if there is nothing to serve, no database, or an address that will not do."""
         self._participant = participant
         self._settings = settings or ServerSettings()
-        self._listen = Address.parse(self._settings.listen, option="--listen")
+        self._listen = _address(self._settings.listen, option="--listen")
         _check(participant, self._settings, self._listen)
         self._resources = resources or _resources(participant, dsn, self._settings)
         self._service = ParticipantService(participant, self._resources)
@@ -152,7 +154,7 @@ class ParticipantServer:
         try:
             return server.add_insecure_port(str(self._listen))
         except RuntimeError as error:
-            raise self._listen.why_not() from error
+            raise why_not(self._listen) from error
 
     async def _register(self) -> None:
         await register_until_done(
@@ -223,6 +225,25 @@ def dsn_of(participant: Participant, given: str | None) -> str:
     return dsn
 
 
+def why_not(address: Address) -> NotReady:
+    """Why a server could not listen there: gRPC does not say it, a socket of one's own does."""
+    told = "the port was taken a moment ago"
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(where)
+    except OSError as error:
+        told = "the port is in use" if error.errno == errno.EADDRINUSE else str(error.strerror or error)
+    return NotReady(f"cannot listen on {address}: {told}", f"--listen {address.with_port(0)} (takes a free port)")
+
+
+def _address(text: str, *, option: str) -> Address:
+    try:
+        return Address.parse(text)
+    except InvalidAddress as error:
+        raise NotReady(f"{option}: {error}", f"{option} 127.0.0.1:7401") from error
+
+
 def _check(participant: Participant, settings: ServerSettings, listen: Address) -> None:
     if not participant.operations:
         raise NotReady(
@@ -236,9 +257,9 @@ def _check(participant: Participant, settings: ServerSettings, listen: Address) 
             "--allow-plaintext (TWOPHASE_ALLOW_PLAINTEXT=1), if only machines you trust are on that network",
         )
     if settings.coordinator:
-        Address.parse(settings.coordinator, option="--coordinator")
+        _address(settings.coordinator, option="--coordinator")
     if settings.advertise:
-        Address.parse(settings.advertise, option="--advertise")
+        _address(settings.advertise, option="--advertise")
     elif settings.coordinator and listen.is_wildcard:
         raise NotReady(
             f"listens on {listen}, which is no address that the coordinator could call",

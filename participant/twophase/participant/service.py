@@ -21,7 +21,8 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_status import rpc_status
 
 from twophase.contract.names import Epoch
-from twophase.contract.status import Problem, shorten, to_status
+from twophase.contract.status import Problem, to_status
+from twophase.contract.text import shorten
 from twophase.participant import requests
 from twophase.participant.bound import BoundWork, MisfitWork
 from twophase.participant.errors import NotReady, PayloadError

@@ -14,8 +14,9 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from twophase.contract.text import shorten
+
 DOMAIN: Final = "twophase"
-_SHOWN: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +92,3 @@ def _info(call: FailedCall) -> error_details_pb2.ErrorInfo | None:
     except (ValueError, DecodeError):  # details that contradict the status, or are no details: a proxy's, not ours
         return None
     return None
-
-
-def shorten(text: str) -> str:
-    """A value as it may be shown in a message: at most 200 characters, with what is unprintable escaped."""
-    shown = text if text.isprintable() else ascii(text)[1:-1]
-    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}... ({len(text)} characters)"

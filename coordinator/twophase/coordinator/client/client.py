@@ -21,6 +21,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from twophase.contract.addresses import Address, InvalidAddress
 from twophase.contract.names import InvalidName, check_request_id
 from twophase.contract.status import Problem, from_call
 from twophase.coordinator.client.connection import Connection, Method
@@ -45,11 +46,7 @@ from twophase.coordinator.client.values import (
     refusals_of,
     transaction_of,
 )
-from twophase.coordinator.transport import (
-    MAX_MESSAGE_BYTES,
-    Address,
-    InvalidAddress,
-)
+from twophase.coordinator.transport import MAX_MESSAGE_BYTES
 from twophase.v1 import coordinator_pb2, coordinator_pb2_grpc, types_pb2
 
 _USUAL_DEADLINE: Final = 10.0
