@@ -200,7 +200,7 @@ def _name(field: str, text: str, check: Callable[[str], str], remedy: str) -> No
 
 def _brief(error: InvalidName, text: str) -> str:
     """The error's own words around a value cut short: what follows the value says what is expected."""
-    return str(error).replace(repr(text), repr(shorten(text)))
+    return str(error).replace(repr(text), f"'{shorten(text)}'")
 
 
 def _missing(field: str, remedy: str) -> NoReturn:
@@ -224,7 +224,7 @@ def _reject(reason: str, field: str, value: object, fact: str, remedy: str) -> N
         Problem(
             code=grpc.StatusCode.INVALID_ARGUMENT,
             reason=reason,
-            message=f"{field}: {fact}; {remedy}",
+            message=f"{fact}; {remedy}" if fact.startswith(field) else f"{field}: {fact}; {remedy}",
             field=field,
             value=str(value),
             remedy=remedy,
