@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 import psycopg
 
+from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch, Gid, InvalidName, Txid
 from twophase.participant import ledger
 from twophase.participant.branch import COMMIT, ROLLBACK, Exchange, Reply, Statement, Steps, brief_transaction, by_row
@@ -44,13 +45,18 @@ _BRIEF: Final = 0.2
 _ROUNDS: Final = 3
 _PRUNED_AT_ONCE: Final = 5_000
 
+_POINTS: Final = {
+    "COMMIT": (CrashPoint.PARTICIPANT_BEFORE_COMMIT_PREPARED, CrashPoint.PARTICIPANT_AFTER_COMMIT_PREPARED),
+    "ROLLBACK": (CrashPoint.PARTICIPANT_BEFORE_ROLLBACK_PREPARED, CrashPoint.PARTICIPANT_AFTER_ROLLBACK_PREPARED),
+}
+
 
 class Busy(ParticipantError):
     """Another session is at this prepared branch at this very moment (55000); worth an immediate retry."""
 
 
 class _Vanished(Exception):
-    """A row barred the tombstone, and was gone when it was read: its writer rolled back."""
+    """A row barred the tombstone, and was gone when it was read: it was pruned in between."""
 
 
 def commit(gid: Gid) -> Steps[Committed | Lost]:
@@ -130,16 +136,26 @@ def remember(journal_id: str, epoch: Epoch, horizons: Mapping[Epoch, int]) -> St
         below = {**ledger.range_below(journal_id, owner, sequence), "journal": journal_id, "limit": _PRUNED_AT_ONCE}
         writes.append(Statement(ledger.RAISE_HORIZON.encode(), horizon))
         writes.append(Statement(ledger.PRUNE.encode(), below))
+    reach(CrashPoint.PARTICIPANT_BEFORE_REMEMBER)
     *_, ended = yield from _ask(*writes, COMMIT)
+    reach(CrashPoint.PARTICIPANT_AFTER_REMEMBER)
     if ended.tag != "COMMIT":
         raise OutcomeUnknown(f"the handshake of the journal {journal_id} was not committed: {ended.tag}")
+    if ended.unreplicated:
+        raise OutcomeUnknown(
+            f"the handshake of the journal {journal_id} is committed on this server, but the wait for its synchronous"
+            " standby was cut short; ask again"
+        )
     return Remembered(last_epoch=None if touched.rows else Epoch(number, nonce), highest_position=max(position, pruned))
 
 
 def _finish(verb: str, gid: Gid) -> Steps[bool]:
     """COMMIT or ROLLBACK PREPARED. False if nothing is prepared under that name."""
+    before, after = _POINTS[verb]
+    reach(before)
     try:
         (reply,) = yield Exchange((Statement(f"{verb} PREPARED '{gid}'".encode()),))
+        reach(after)
     except ConnectionGone as gone:
         raise OutcomeUnknown(f"the connection was lost during {verb} PREPARED of {gid}; ask again") from gone
     except psycopg.errors.UndefinedObject:
@@ -166,8 +182,10 @@ def _finish(verb: str, gid: Gid) -> Steps[bool]:
 def _bar(gid: Gid, kind: types_pb2.BranchKind.ValueType, decision: types_pb2.Decision.ValueType) -> Steps[Entry]:
     """The tombstone, committed, or the row that was there first."""
     row = ledger.tombstone(gid, kind, decision)
+    reach(CrashPoint.PARTICIPANT_BEFORE_TOMBSTONE)
     try:
         replies = yield Exchange((*brief_transaction(_BRIEF), Statement(ledger.INSERT_VERDICT.encode(), row), COMMIT))
+        reach(CrashPoint.PARTICIPANT_AFTER_TOMBSTONE)
     except ConnectionGone as gone:
         raise OutcomeUnknown(f"the connection was lost while {gid} was being barred; ask again") from gone
     except psycopg.errors.LockNotAvailable as error:
@@ -185,6 +203,10 @@ def _bar(gid: Gid, kind: types_pb2.BranchKind.ValueType, decision: types_pb2.Dec
         return found
     if replies[-1].tag != "COMMIT":
         raise OutcomeUnknown(f"the tombstone of {gid} was not committed: {replies[-1].tag}; ask again")
+    if replies[-1].unreplicated:
+        raise OutcomeUnknown(
+            f"{gid} is barred on this server, but the wait for its synchronous standby was cut short; ask again"
+        )
     return Entry(
         gid=gid,
         kind=kind,

@@ -62,9 +62,9 @@ SELECT current_setting('twophase.branch', true) IS NOT DISTINCT FROM %(gid)s || 
 IS_PREPARED: Final[LiteralString] = """
 SELECT EXISTS (SELECT FROM pg_prepared_xacts WHERE gid = %(gid)s AND database = current_database())"""
 
-# The prepared branches in one range of names, here, with their age by the database's own clock.
+# The prepared branches in one range of names, here, with their age by the database's own clock (which may be set back).
 PREPARED: Final[LiteralString] = """
-SELECT gid, extract(epoch FROM clock_timestamp() - prepared)::float8
+SELECT gid, greatest(0, extract(epoch FROM clock_timestamp() - prepared))::float8
 FROM pg_prepared_xacts
 WHERE database = current_database() AND gid COLLATE "C" >= %(low)s AND gid COLLATE "C" < %(high)s"""
 
