@@ -24,6 +24,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from twophase.contract import crashpoints
 from twophase.contract.addresses import Address
 from twophase.coordinator.channels import GrpcLinks
 from twophase.coordinator.engine.api import Limits, Rejected
@@ -126,6 +127,10 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     Raises `CannotStart`. A second signal ends the process as the system does by default. If the journal fails, the
     process ends by itself with code 74 and without any farewell (R10).
     """
+    try:
+        crashpoints.arm()
+    except crashpoints.UnknownCrashPoint as error:
+        raise CannotStart(str(error)) from error
     told_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Gid
 from twophase.participant import ledger
 from twophase.participant.errors import ParticipantError
@@ -156,6 +157,7 @@ def prepare(branch: Branch) -> Steps[Prepared | ReadOnly | No]:
             yield from _leave_read_only(branch)
             return ReadOnly(results)
         yield from _prepare(branch, results)
+        reach(CrashPoint.PARTICIPANT_AFTER_PREPARE)
     except OutcomeUnknown:
         raise
     except Exception as error:  # noqa: BLE001 - whatever business code raises is a no
@@ -175,6 +177,7 @@ def apply(branch: Branch) -> Steps[Applied | RefusedForGood | Retry | Tombstoned
     try:
         results = yield from _work(branch)
         yield from _commit(branch, results)
+        reach(CrashPoint.PARTICIPANT_AFTER_LOCAL_COMMIT)
     except OutcomeUnknown:
         raise
     except Exception as error:  # noqa: BLE001 - whatever business code raises is a refusal
@@ -218,7 +221,9 @@ def _work(branch: Branch) -> Steps[Results]:
     """The business code, and whether it left things as it found them. Raises the reason for a no."""
     _check_time(branch, None)
     try:
+        reach(CrashPoint.PARTICIPANT_BEFORE_WORK)
         worked: Worked = yield DoWork()
+        reach(CrashPoint.PARTICIPANT_AFTER_WORK)
     except WorkStopped as error:
         raise _halted_or_late(branch) from error
     except psycopg.Error as error:
@@ -349,8 +354,10 @@ def _answer_refused(branch: Branch, error: Exception) -> Steps[Applied | Refused
 
 def _keep_refusal(branch: Branch, reason: types_pb2.Refusal) -> Steps[Applied | RefusedForGood | Retry | Tombstoned]:
     row = ledger.refused(branch.gid, branch.kind, reason, fingerprint=branch.fingerprint, position=branch.position)
+    reach(CrashPoint.PARTICIPANT_BEFORE_REFUSAL)
     try:
         yield Exchange((*brief_transaction(branch.lock_timeout), Statement(_INSERT_VERDICT, row), COMMIT))
+        reach(CrashPoint.PARTICIPANT_AFTER_REFUSAL)
     except ConnectionGone as gone:
         raise OutcomeUnknown(f"the connection was lost while the refusal of {branch.gid} was being recorded") from gone
     except psycopg.Error:

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 from psycopg import IsolationLevel
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
+from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch, Gid, Txid, check_journal_id, check_participant_name
 from twophase.participant import branch as steps
 from twophase.participant import finish
@@ -219,6 +220,7 @@ class ResourceManager:
         except _NOT_STARTED as error:
             return No(refusal_of(error))
         self._keep_vote(terms.gid, vote)
+        reach(CrashPoint.PARTICIPANT_BEFORE_VOTE)
         return vote
 
     async def _apply(self, terms: Branch, work: Work, runs: set[Run]) -> Applied | RefusedForGood | Retry | Tombstoned:

@@ -23,6 +23,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from twophase.contract import crashpoints
 from twophase.contract.addresses import Address, InvalidAddress
 from twophase.participant.errors import NotReady
 from twophase.participant.operations import Participant
@@ -194,6 +195,10 @@ async def serve(
     A second signal ends the process as the system does by default. False if business code would not end: its thread
     then keeps the process from ending by itself. Raises `NotReady`.
     """
+    try:
+        crashpoints.arm()
+    except crashpoints.UnknownCrashPoint as error:
+        raise NotReady(str(error), f"unset {crashpoints.VARIABLE}") from error
     told_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)

@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Mapping
 from typing import TypeAlias
 
+from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import MAX_SEQUENCE, Txid
 from twophase.coordinator.engine import reasons, rejections
 from twophase.coordinator.engine.api import (
@@ -272,6 +273,7 @@ class Engine:
         except TimeoutError:
             if not running.decided.done():
                 return Answer(Outcome.PENDING, running.txid, attempt, pending=running.pending)
+        reach(CrashPoint.COORDINATOR_BEFORE_REPLY)
         committed = running.decided.result()
         if running.resumed and (record := await self.journal.transaction(running.txid)) is not None:
             return await self._recorded(record, submission)

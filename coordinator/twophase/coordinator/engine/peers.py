@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch
 from twophase.coordinator.engine import rejections
 from twophase.coordinator.engine.links import Link, LinkLost, LinkRejected, Links
@@ -85,7 +86,9 @@ class Peers:
         known = self._peers.get(name)
         self._refuse_another_database(known, record)
         if known is None or known.record != record:
+            reach(CrashPoint.COORDINATOR_BEFORE_REGISTER)
             await self._journal.register(record)
+            reach(CrashPoint.COORDINATOR_AFTER_REGISTER)
         peer = self._peers.get(name)
         if peer is None:
             peer = self._peers[name] = Peer(record, link)

@@ -14,6 +14,7 @@ from typing import Any, assert_never
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Gid, Txid
 from twophase.coordinator.engine import messages, reasons
 from twophase.coordinator.engine.api import Call
@@ -204,7 +205,9 @@ class Running:
             case Alarm(branch, ending):
                 self._raise_alarm(branch, ending)
             case End(committed):
+                reach(CrashPoint.COORDINATOR_BEFORE_END)
                 self._around.journal.append(facts.Ended(self.txid, committed))
+                reach(CrashPoint.COORDINATOR_AFTER_END)
                 self._over()
             case _:
                 assert_never(effect)
@@ -232,9 +235,11 @@ class Running:
         """Only what the journal answers counts, whatever was proposed (R5)."""
         journal = self._around.journal
         why = tuple(self.reasons) if decision == ABORT else ()
+        reach(CrashPoint.COORDINATOR_BEFORE_DECIDE)
         ruling = await journal.decide(
             Proposal(self.txid, decision, journal.epoch, self.request, self._hearers(decision), why)
         )
+        reach(CrashPoint.COORDINATOR_AFTER_DECIDE)
         if ruling.basis is Basis.CLAIMED:
             self.claimed_by = ruling.claimed_by
         self.feed(Ruled(ruling.decision))
@@ -254,11 +259,13 @@ class Running:
     async def _vote(self, part: Part) -> Vote:
         left, position = self._time_left(), self._around.journal.position
         request = messages.prepare(self.gid(part.number), part.calls, time_left=left, position=position)
+        reach(CrashPoint.COORDINATOR_BEFORE_PREPARE)
         try:
             answer = await part.peer.link.prepare(request, timeout=left + ANSWER_MARGIN)
         except LinkLost as error:
             self._give_reason(reasons.unreachable(part.peer.name, str(error)))
             return Vote.LOST
+        reach(CrashPoint.COORDINATOR_AFTER_VOTE)
         vote = messages.vote_in(answer)
         if vote is Vote.NO:
             self._give_reason(reasons.from_refusal(answer.refusal, participant=part.peer.name))
@@ -277,12 +284,14 @@ class Running:
     async def _apply(self, part: Part) -> None:
         left, position = self._time_left(), self._around.journal.position
         request = messages.apply(self.gid(part.number), part.calls, time_left=left, position=position)
+        reach(CrashPoint.COORDINATOR_BEFORE_APPLY)
         try:
             answer = await part.peer.link.apply(request, timeout=left + ANSWER_MARGIN)
         except LinkLost as error:
             self._give_reason(reasons.unreachable(part.peer.name, str(error)))
             self.feed(ApplyLost(part.number))
             return
+        reach(CrashPoint.COORDINATOR_AFTER_APPLY)
         if answer.HasField("refusal"):
             self._give_reason(reasons.from_refusal(answer.refusal, participant=part.peer.name))
         ending = messages.ending_in(answer)
@@ -297,13 +306,20 @@ class Running:
         request = messages.commit(self.gid(part.number))
 
         async def attempt() -> Ending:
-            return self._ending(part, await part.peer.link.commit(request, timeout=FINISH_SECONDS))
+            reach(CrashPoint.COORDINATOR_BEFORE_COMMIT)
+            answer = await part.peer.link.commit(request, timeout=FINISH_SECONDS)
+            reach(CrashPoint.COORDINATOR_AFTER_COMMIT)
+            return self._ending(part, answer)
 
         self._finish(part, await self._until_answered(part, attempt))
 
     async def _abort(self, part: Part, request: participant_pb2.AbortRequest) -> None:
+        settles = request.decision == types_pb2.DECISION_DELEGATED
+
         async def attempt() -> Ending:
+            reach(CrashPoint.COORDINATOR_BEFORE_SETTLE if settles else CrashPoint.COORDINATOR_BEFORE_ABORT)
             answer = await part.peer.link.abort(request, timeout=FINISH_SECONDS)
+            reach(CrashPoint.COORDINATOR_AFTER_SETTLE if settles else CrashPoint.COORDINATOR_AFTER_ABORT)
             ending = self._ending(part, answer)
             part.keep(answer.results)
             if answer.HasField("refusal"):

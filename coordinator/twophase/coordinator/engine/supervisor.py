@@ -13,6 +13,7 @@ import logging
 import random
 from collections.abc import Iterable
 
+from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Gid, InvalidName, Txid
 from twophase.coordinator.engine import messages, reasons
 from twophase.coordinator.engine.links import LinkLost
@@ -78,7 +79,9 @@ class Supervisor:
         The order of the readings is the design's; `protocol.resolution` says why. Raises `LinkLost`.
         """
         await self._around.peers.ready(peer, within=FINISH_SECONDS)
+        reach(CrashPoint.RECOVERY_BEFORE_SWEEP)
         before = await self._prepared(peer)
+        reach(CrashPoint.RECOVERY_AFTER_SWEEP)
         if not before:
             return
         live = self._live.names()
@@ -135,8 +138,10 @@ class Supervisor:
             parts.append(Part(ref.number, peer))
         running = Running(self._around, record.txid, record.request, tuple(parts))
         running.reasons.extend(record.reasons)
+        reach(CrashPoint.RECOVERY_BEFORE_TAKE_UP)
         self._live.add(running)
         running.resume(record.decision, {n: ending for n, ending in record.endings.items() if n in running.parts})
+        reach(CrashPoint.RECOVERY_AFTER_TAKE_UP)
 
     async def _finish(self, peer: Peer, record: TransactionRecord | None, ref: BranchRef, *, commit: bool) -> None:
         if record is None or record.txid in self._live:
@@ -195,7 +200,9 @@ class Supervisor:
             everywhere = tuple(dict.fromkeys((*known, *branches)))
             journal = self._around.journal
             why = (reasons.presumed(),)
+            reach(CrashPoint.RECOVERY_BEFORE_PRESUME)
             await journal.decide(Proposal(txid, ABORT, journal.epoch, request, everywhere, why))
+            reach(CrashPoint.RECOVERY_AFTER_PRESUME)
             decided = await journal.transaction(txid)
             if decided is not None:
                 self._take_up(decided, branches)

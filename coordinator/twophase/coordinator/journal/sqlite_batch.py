@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, assert_never
 
+from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch, Txid
 from twophase.coordinator.journal import schema
 from twophase.coordinator.journal.codec import encode
@@ -108,7 +109,9 @@ def write(connection: sqlite3.Connection, items: Sequence[Item], position: int) 
     writing = _Writing(connection, position)
     answers = [writing.take(item) for item in items]
     writing.finish()
+    reach(CrashPoint.COORDINATOR_BEFORE_WRITE)
     connection.execute("COMMIT")
+    reach(CrashPoint.COORDINATOR_AFTER_WRITE)
     return Written(answers, writing.position)
 
 

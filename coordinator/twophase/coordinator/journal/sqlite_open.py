@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch, InvalidName, check_journal_id
 from twophase.coordinator.journal import schema
 from twophase.coordinator.journal.lock import FileLock
@@ -193,6 +194,8 @@ def _begin_epoch(connection: sqlite3.Connection, path: Path, label: str | None) 
     if label is not None and label != kept_label:
         connection.execute(schema.UPDATE_LABEL, (label,))
         kept_label = label
+    reach(CrashPoint.COORDINATOR_BEFORE_EPOCH)
     connection.execute("COMMIT")
+    reach(CrashPoint.COORDINATOR_AFTER_EPOCH)
     position = connection.execute(schema.LAST_POSITION).fetchone()[0]
     return Opened(journal_id, kept_label, epoch, position)
