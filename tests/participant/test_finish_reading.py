@@ -282,7 +282,7 @@ async def test_a_handshake_behind_one_that_never_ends_says_so(manager: ResourceM
     assert (await manager.remember(JOURNAL, EPOCH, {})).last_epoch == EPOCH
 
 
-# R5: horizons and pruning
+# Horizons, and what is pruned below them
 
 
 async def test_a_horizon_prunes_below_it_in_its_own_epoch_and_only_there(

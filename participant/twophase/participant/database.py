@@ -7,7 +7,7 @@ Must not live here: what is sent over a connection in a branch (`branch`, `finis
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -37,12 +37,25 @@ RESET: Final = (
 def check_dsn(dsn: str) -> None:
     """Raises `NotReady` if `dsn` is no connection string; the message does not repeat it."""
     try:
-        conninfo_to_dict(dsn)
+        misread = _is_misread(dsn, conninfo_to_dict(dsn))
     except psycopg.ProgrammingError:
+        misread = True
+    if misread:
         raise NotReady(
             "the DSN is neither a connection URI nor a list of key=value (it is not shown, it may hold a password)",
             "postgresql://USER@HOST:5432/DATABASE (special characters percent-encoded; PGPASSWORD holds the password)",
-        ) from None
+        )
+
+
+def _is_misread(dsn: str, parts: Mapping[str, Any]) -> bool:
+    """True if libpq takes some of a URI's password for the host, the port or the database: the password has a '/' or
+    '@' that is not percent-encoded. Errors would name it."""
+    _, is_uri, rest = dsn.partition("://")
+    database = rest.partition("?")[0].partition("/")[2]
+    ports = str(parts.get("port", "")).split(",")
+    return bool(is_uri) and (
+        "@" in str(parts.get("host", "")) or "@" in database or any(port and not port.isdecimal() for port in ports)
+    )
 
 
 def without_password(text: str, *, dsn: str) -> str:

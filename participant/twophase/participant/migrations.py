@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from twophase.contract.names import check_participant_name
-from twophase.participant.database import without_password
+from twophase.participant.database import check_dsn, without_password
 from twophase.participant.errors import NotReady
 
 VERSION: Final = 1
@@ -50,7 +50,8 @@ END
 $guard$;
 """
 
-# Every step can be repeated without harm. Append new ones; never change one that was released.
+# Every step can be repeated without harm, and without waiting for a branch: what is prepared holds its lock on the
+# ledger over restarts. Append new ones; never change one that was released.
 _STEPS: Final[tuple[str, ...]] = (
     """\
 -- Version 1
@@ -82,7 +83,15 @@ COMMENT ON TABLE twophase.ledger IS
   'One row for each branch and deed that was applied, refused for good, or barred. Pruned below the horizon.';
 
 -- The highest position of one journal, at every handshake.
-CREATE INDEX IF NOT EXISTS ledger_position ON twophase.ledger (substr(gid, 4, 16), journal_position);
+-- Not CREATE INDEX IF NOT EXISTS: that locks the table before it looks, and would wait for every prepared branch,
+-- among them those that only the participant which migrates at its start can finish.
+DO $index$
+BEGIN
+  IF to_regclass('twophase.ledger_position') IS NULL THEN
+    CREATE INDEX ledger_position ON twophase.ledger (substr(gid, 4, 16), journal_position);
+  END IF;
+END
+$index$;
 
 CREATE TABLE IF NOT EXISTS twophase.journal (
   journal         text COLLATE "C" PRIMARY KEY,
@@ -122,7 +131,13 @@ def migration_sql(*, participant: str, role: str | None = None) -> str:
     """
     check_participant_name(participant)
     words = {"lock": str(_LOCK), "participant": f"'{participant}'", "version": str(VERSION)}
-    parts = ["BEGIN;", _GUARD.format_map(words), *_STEPS, _END.format_map(words)]
+    # READ COMMITTED: who waited for another migration must see what it did.
+    parts = [
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;",
+        _GUARD.format_map(words),
+        *_STEPS,
+        _END.format_map(words),
+    ]
     if role is not None:
         quoted = sql.Identifier(role).as_string(None)
         parts.append(_GRANT.format(role=quoted))
@@ -133,10 +148,11 @@ def migration_sql(*, participant: str, role: str | None = None) -> str:
 def migrate(dsn: str, participant: str, *, role: str | None = None) -> None:
     """Runs `migration_sql` in the database. Raises `NotReady`, with what Postgres said, and `InvalidName`."""
     text = migration_sql(participant=participant, role=role)
+    check_dsn(dsn)
     try:
         with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as connection:
             connection.execute(text.encode(), prepare=False)
     except psycopg.Error as error:
-        said = error.diag.message_primary or str(error)
+        said = error.diag.message_primary or next(iter(str(error).strip().splitlines()), "no reason given")
         hints = [error.diag.message_hint] if error.diag.message_hint else []
         raise NotReady(f"the ledger was not made: {without_password(said, dsn=dsn)}", *hints) from None
