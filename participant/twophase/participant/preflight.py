@@ -7,6 +7,7 @@ Lives here: the checks before the first branch, each with its remedy. Must not l
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterator
 from typing import Any, Final, LiteralString, TypeAlias
 
@@ -25,13 +26,18 @@ Problem: TypeAlias = tuple[str, str]
 
 _SERVER: Final[LiteralString] = """
 SELECT current_setting('max_prepared_transactions')::int, current_setting('max_connections')::int,
-       current_setting('transaction_read_only') = 'on', current_user::text, current_database()::text"""
+       current_setting('transaction_read_only') = 'on', session_user::text, current_database()::text"""
+
+# Who acts: a role's settings may begin with SET ROLE.
+_ROLE: Final[LiteralString] = "SELECT current_user::text, current_database()::text"
 
 # Through the catalog, which everyone may read: names in a schema without USAGE are not looked up otherwise.
 _TABLES: Final[LiteralString] = """
 SELECT class.relname::text, class.oid
 FROM pg_class AS class JOIN pg_namespace AS schema ON schema.oid = class.relnamespace
 WHERE schema.nspname = 'twophase' AND class.relkind IN ('r', 'p')"""
+# What tells the identity. Everyone may call these, unless a hardened installation took that away.
+_OF_IDENTITY: Final = "pg_control_system(), pg_is_in_recovery(), pg_current_wal_lsn(), pg_walfile_name(pg_lsn)"
 _MAY_USE: Final[LiteralString] = "SELECT has_schema_privilege('twophase', 'USAGE')"
 _MAY: Final[LiteralString] = "SELECT has_table_privilege(%s::oid, %s)"
 _META: Final[LiteralString] = "SELECT participant, schema_version FROM twophase.meta"
@@ -47,11 +53,6 @@ def preflight(dsn: str, participant: str, *, connections: int) -> Identity:
     try:
         with psycopg.connect(dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT) as connection:
             return _check(connection, participant, connections)
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise NotReady(
-            f"the role may not read what it needs: {error.diag.message_primary}",
-            "GRANT EXECUTE ON FUNCTION pg_control_system() TO the role of the DSN;",
-        ) from None
     except psycopg.Error as error:
         said = without_password(str(error), dsn=dsn).strip().splitlines()
         raise NotReady(
@@ -61,7 +62,15 @@ def preflight(dsn: str, participant: str, *, connections: int) -> Identity:
 
 
 def _check(connection: psycopg.Connection[Any], participant: str, connections: int) -> Identity:
-    identity = identity_of(connection.execute(IDENTITY).fetchone())
+    try:
+        identity = identity_of(connection.execute(IDENTITY).fetchone())
+    except psycopg.errors.InsufficientPrivilege as error:
+        role, database = _one(connection.execute(_ROLE))
+        quoted = sql.Identifier(role).as_string(connection)
+        raise NotReady(
+            f"the role {role!r} may not read which database {database!r} is: {error.diag.message_primary}",
+            f"GRANT EXECUTE ON FUNCTION {_OF_IDENTITY} TO {quoted};",
+        ) from None
     problems = [*_server(connection, connections), *_ledger(connection, participant)]
     if problems:
         raise NotReady("; ".join(fact for fact, _ in problems), *dict.fromkeys(remedy for _, remedy in problems))
@@ -70,7 +79,6 @@ def _check(connection: psycopg.Connection[Any], participant: str, connections: i
 
 def _server(connection: psycopg.Connection[Any], connections: int) -> Iterator[Problem]:
     slots, most, read_only, role, database = _one(connection.execute(_SERVER))
-    quoted = sql.Identifier(role).as_string(connection)
     if slots == 0:
         yield (
             "max_prepared_transactions is 0, so the server prepares no transaction",
@@ -87,15 +95,18 @@ def _server(connection: psycopg.Connection[Any], connections: int) -> Iterator[P
     if read_only:
         yield (
             f"transactions of the role {role!r} in the database {database!r} are read-only by default",
-            f"ALTER ROLE {quoted} SET default_transaction_read_only = off;",
+            # For the role in the database: that goes before what is set for either of them alone.
+            sql.SQL("ALTER ROLE {} IN DATABASE {} SET default_transaction_read_only = off;")
+            .format(sql.Identifier(role), sql.Identifier(database))
+            .as_string(connection),
         )
 
 
 def _ledger(connection: psycopg.Connection[Any], participant: str) -> Iterator[Problem]:
-    *_, role, database = _one(connection.execute(_SERVER))
+    role, database = _one(connection.execute(_ROLE))
     quoted = sql.Identifier(role).as_string(connection)
     tables = dict(connection.execute(_TABLES).fetchall())
-    migrate = f"twophase ledger sql --participant {participant} --role {role} | psql DSN-OF-THE-OWNER"
+    migrate = f"twophase ledger sql --participant {participant} --role {shlex.quote(role)} | psql DSN-OF-THE-OWNER"
     if "meta" not in tables:
         yield f"the database {database!r} has no ledger", migrate
         return
@@ -103,7 +114,8 @@ def _ledger(connection: psycopg.Connection[Any], participant: str) -> Iterator[P
         yield f"the role {role!r} may not use the schema twophase", f"GRANT USAGE ON SCHEMA twophase TO {quoted};"
     for table, rights in GRANTS.items():
         if table not in tables:
-            continue  # an older version, which is told below
+            yield f"the ledger in the database {database!r} lacks the table twophase.{table}", migrate
+            continue
         missing = [right for right in rights if not _one(connection.execute(_MAY, (tables[table], right)))[0]]
         if missing:
             what = ", ".join(missing)
@@ -112,9 +124,13 @@ def _ledger(connection: psycopg.Connection[Any], participant: str) -> Iterator[P
                 f"GRANT {what} ON twophase.{table} TO {quoted};",
             )
     try:
-        owner, version = _one(connection.execute(_META))
+        meta = connection.execute(_META).fetchone()
     except psycopg.errors.InsufficientPrivilege:
         return  # told above
+    if meta is None:
+        yield f"the ledger in the database {database!r} does not say whose it is", migrate
+        return
+    owner, version = meta
     if owner != participant:
         yield (
             f"the database {database!r} holds the ledger of the participant {owner!r}, not of {participant!r}",
