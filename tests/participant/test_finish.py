@@ -74,8 +74,14 @@ def purse(shared: Database) -> Database:
     return empty(shared)
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with much else to do, what ends within a moment may take longer."""
+    monkeypatch.setattr(resource, "_PATIENCE", 10.0)
+
+
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The manager asks to be asked again sooner than it does in life."""
     monkeypatch.setattr(resource, "_PATIENCE", 0.2)
     monkeypatch.setattr(resource, "_STOPPING", 0.2)

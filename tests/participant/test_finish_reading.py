@@ -25,6 +25,7 @@ from fixtures.second_phase import (
     managing,
     prepare,
     rows,
+    until,
     value,
 )
 from twophase.contract.names import MAX_SEQUENCE, Epoch, Gid, InvalidName, Txid
@@ -256,6 +257,20 @@ async def test_r8_of_two_first_handshakes_at_once_one_is_first(
         journal = f"{number:016x}"
         told = await asyncio.gather(*(each.remember(journal, EPOCH, {}) for each in (manager, other)))
         assert {answer.last_epoch for answer in told} == {None, EPOCH}
+
+
+async def test_a_handshake_sees_the_higher_epoch_that_is_being_kept_at_that_moment(
+    manager: ResourceManager, purse: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twophase.participant.finish._BRIEF", 10.0)
+    await manager.remember(JOURNAL, EPOCH, {})
+    with purse.connect(autocommit=False) as session:
+        session.execute("UPDATE twophase.journal SET epoch = 9, nonce = '99999999'")
+        meeting = asyncio.create_task(manager.remember(JOURNAL, LATER, {}))
+        blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        await until(lambda: meeting.done() or value(purse, blocked))
+        session.commit()
+    assert (await meeting).last_epoch == Epoch(9, "99999999")
 
 
 async def test_the_highest_position_is_the_journals_own_and_outlives_its_rows(
