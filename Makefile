@@ -1,5 +1,6 @@
 # make demo     sets everything up and runs a few hundred orders through four databases
 # make test     sets everything up, checks the code and runs every test
+# make drill    kills every process at every point, under load: the whole matrix, some minutes
 # make lint     only the checks;  make unit  only the tests
 # make protos   generates the Python code of the contract again, after a change of the .proto files
 # make baseline takes today's contract as the one later changes must not break: once for each release
@@ -23,7 +24,7 @@ READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
 PROTOC := $(TOOLS)/.ready
 
-.PHONY: setup demo test lint unit protos protos-tools baseline clean
+.PHONY: setup demo drill test lint unit protos protos-tools baseline clean
 .DELETE_ON_ERROR:
 
 setup: $(DEV) $(PROTOC)
@@ -64,6 +65,9 @@ protos-tools: $(PROTOC)
 
 demo: $(READY)
 	@$(BIN)/twophase demo $(ARGS)
+
+drill: $(READY)
+	@$(BIN)/twophase drill $(ARGS)
 
 test: lint unit
 

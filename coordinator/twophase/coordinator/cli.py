@@ -52,6 +52,11 @@ _VERBS: Final = {
         "twophase.sandbox.cli:demo",
         "sandbox",
     ),
+    "drill": _Verb(
+        "Kill real processes under load, at every point, and check that nothing is lost and nothing stays in doubt.",
+        "twophase.sandbox.drill_cli:drill",
+        "sandbox",
+    ),
 }
 
 

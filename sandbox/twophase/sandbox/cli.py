@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -23,11 +22,11 @@ from twophase.sandbox.checkout.generated import CLOSED_AREA, generate_orders
 from twophase.sandbox.checkout.opening import Opening
 from twophase.sandbox.checkout.orders import Order
 from twophase.sandbox.errors import OrdersInvalid, SandboxError
+from twophase.sandbox.signals import INTERRUPTED, end_on_signals, first_of
 
 INCONSISTENT: Final = 1
 WRONG_INPUT: Final = 2
 FAILED: Final = 3
-INTERRUPTED: Final = 130
 
 _USUAL_COUNT: Final = 200
 _MOST: Final = 1_000_000
@@ -80,7 +79,7 @@ def demo(
     try:
         code = asyncio.run(_run(placed, source, opening, clients=clients, show=_Show(as_json=json_, keep=keep)))
     except* SandboxError as errors:
-        _fail(str(_first(errors)), FAILED)
+        _fail(str(first_of(errors)), FAILED)
     except* (KeyboardInterrupt, asyncio.CancelledError):
         _fail("interrupted; everything that was started is stopped and removed", INTERRUPTED)
     raise typer.Exit(code)
@@ -98,7 +97,7 @@ async def _run(placed: Sequence[Order], source: str, opening: Opening, *, client
     """Runs it all; returns the exit code. Imported late: gRPC starts threads, and the guardian must come before."""
     from twophase.sandbox.guardian import Guardian
 
-    _end_on_signals()
+    end_on_signals()
     with Guardian() as guardian:
         from rich.console import Console
 
@@ -124,22 +123,6 @@ async def _run(placed: Sequence[Order], source: str, opening: Opening, *, client
         return 0 if result.consistent else INCONSISTENT
 
 
-def _end_on_signals() -> None:
-    """SIGTERM and a closed terminal end the run as Ctrl-C does; while it stops, further signals change nothing."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None  # noqa: S101 - a coroutine runs in a task
-    asked = False
-
-    def stop() -> None:
-        nonlocal asked
-        if not asked:
-            asked = True
-            task.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop)
-
-
 async def _interruption() -> None:
     """Returns when the user has had enough; that is the ordinary end of a system that was kept."""
     with contextlib.suppress(asyncio.CancelledError):
@@ -161,13 +144,6 @@ def _funds(text: str) -> Decimal:
     if _MONEY.fullmatch(text) is None:
         raise OrdersInvalid(f"--funds {text!r} is no amount of money; expected digits, such as 10000 or 99.50")
     return Decimal(text)
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _fail(message: str, code: int) -> NoReturn:

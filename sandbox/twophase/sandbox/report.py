@@ -138,20 +138,20 @@ def show(console: Console, result: Result, opening: Opening, source: str) -> Non
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
-    table.add_column(style="dim")
+    table.add_column(style="dim", no_wrap=True, overflow="ellipsis")
     table.add_row(Text("committed", "bold green"), Text(str(committed), "bold"), "in all four databases")
     table.add_row(Text("refused", "bold yellow"), Text(str(refused), "bold"), "in none")
     for reason, count in result.refused_by_reason.items():
-        table.add_row(Text(f"  {reason}"), str(count), Text(f"such as: {_example(result, reason)}"))
+        table.add_row(Text(f"  {reason}"), str(count), Text(_example(result, reason)))
     if unknown := result.count(Told.UNKNOWN):
         table.add_row(Text("unknown", "bold red"), str(unknown), "no client knows how these ended")
     p50, p99 = result.latency_ms(50), result.latency_ms(99)
     if p50 is not None and p99 is not None:
-        table.add_row("median latency", f"{p50:.1f} ms", f"99th percentile {p99:.1f} ms, of committed orders")
+        table.add_row("median latency", f"{p50:.1f} ms", f"99th percentile {p99:.1f} ms")
     rate = len(result.answers) / result.seconds
     again = f", {result.retries} new attempts after a conflict" if result.retries else ""
     table.add_row("throughput", f"{rate:.0f}/s", f"{result.clients} clients{again}")
-    console.print(f"[bold]{len(result.answers)} orders[/] {source}", highlight=False)
+    console.print(Text.assemble((f"{len(result.answers)} orders", "bold"), f" {source}"), soft_wrap=True)
     console.print()
     console.print(table, highlight=False)
     console.print()
@@ -206,21 +206,22 @@ def _show_findings(console: Console, result: Result, opening: Opening) -> None:
     console.print("[bold]The four databases, read with SQL[/]")
     if findings.problems:
         for problem in findings.problems[:_SHOWN_PROBLEMS]:
-            console.print(Text(f"  WRONG  {problem}", "red"))
+            console.print(Text(f"  WRONG  {problem}", "red"), soft_wrap=True)
         if len(findings.problems) > _SHOWN_PROBLEMS:
             console.print(f"  and {len(findings.problems) - _SHOWN_PROBLEMS} more")
     else:
         charged = sum((a.order.total for a in result.answers if a.told is Told.COMMITTED), Decimal(0))
         pieces = sum(line.quantity for a in result.answers if a.told is Told.COMMITTED for line in a.order.lines)
         for fact in (
-            "every committed order is in all four exactly once, line by line; every refused one in none",
+            "every committed order is in all four, exactly once, line by line",
+            "no refused order has left anything in any of them",
             f"money adds up: {charged:,.2f} charged, every customer had {opening.funds:,.2f}",
             f"stock adds up: {pieces:,} pieces reserved, of every SKU there were {opening.stock:,}",
         ):
-            console.print(f"  [green]ok[/]  {fact}", highlight=False)
+            console.print(f"  [green]ok[/]  {fact}", highlight=False, soft_wrap=True)
     if findings.prepared:
         for gid in findings.prepared[:_SHOWN_PROBLEMS]:
-            console.print(Text(f"  WRONG  still prepared: {gid}", "red"))
+            console.print(Text(f"  WRONG  still prepared: {gid}", "red"), soft_wrap=True)
     else:
         console.print("  [green]ok[/]  prepared transactions left: 0", highlight=False)
 

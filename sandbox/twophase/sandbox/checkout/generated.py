@@ -13,14 +13,14 @@ from twophase.sandbox.checkout.orders import Line, Order
 
 CLOSED_AREA: Final = "Atlantis"
 _AREAS: Final = ("Århus", "Bräcke", "Cork", "Genève", "Köln", "Lisboa", "São Paulo", "Walla Walla", CLOSED_AREA)
-_CUSTOMERS: Final = 25
-_SKUS: Final = 12
+_CUSTOMERS: Final = 30
+_SKUS: Final = 18
 
 
 def generate_orders(count: int, seed: int) -> list[Order]:
     """`count` orders of a few lines each; not two lines of an order have the same SKU."""
     chance = random.Random(seed)  # noqa: S311 - no secret, and it must be repeatable
-    catalogue = {f"SKU-{number:02}": Decimal(chance.randrange(500, 9000, 25)) / 100 for number in range(1, _SKUS + 1)}
+    catalogue = {f"SKU-{number:02}": Decimal(chance.randrange(200, 4500, 25)) / 100 for number in range(1, _SKUS + 1)}
     customers = [f"C{number:03}" for number in range(1, _CUSTOMERS + 1)]
     home = {customer: _AREAS[number % len(_AREAS)] for number, customer in enumerate(customers)}
     orders = []

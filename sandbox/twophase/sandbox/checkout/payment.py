@@ -51,4 +51,5 @@ def _refusal(connection: psycopg.Connection, order: Charge) -> Refused:
     account = connection.execute("SELECT balance FROM account WHERE customer_id = %s", (order.customer_id,)).fetchone()
     if account is None:
         return Refused("UNKNOWN_CUSTOMER", f"there is no customer {order.customer_id!r}")
-    return Refused("NO_FUNDS", f"customer {order.customer_id} has {account[0]}, the order costs {order.amount}")
+    balance = account[0].normalize()  # as it was paid in, without the column's trailing zeros
+    return Refused("NO_FUNDS", f"customer {order.customer_id} has {balance:f}, the order costs {order.amount}")

@@ -1,0 +1,78 @@
+"""Three banks that move money between them: the business of the drills.
+
+Lives here: their operations and tables. Must not live here: who moves what (`drill.load`), whether it adds up
+(`drill.check`).
+
+Nothing in the tables keeps a movement from being booked twice: that is what is being tried.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+import psycopg
+
+from twophase.participant import Participant, Refused
+
+NAMES: Final = ("east", "west", "north")
+ACCOUNTS: Final = 40
+OPENING: Final = Decimal(1000)
+# Made of constants of this module.
+SCHEMA: Final = f"""
+CREATE TABLE account (id int PRIMARY KEY, balance numeric NOT NULL);
+CREATE TABLE movement (transfer text NOT NULL, account int NOT NULL, amount numeric NOT NULL);
+INSERT INTO account SELECT id, {OPENING} FROM generate_series(1, {ACCOUNTS}) AS id;
+"""  # noqa: S608
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """Money on an account, or from it. `seconds` is how long the bank thinks about it, with the row locked."""
+
+    transfer: str
+    account: int
+    amount: Decimal
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which account."""
+
+    account: int
+
+
+def bank(name: str) -> Participant:
+    """One bank."""
+    participant = Participant(name)
+
+    @participant.operation
+    def move(connection: psycopg.Connection, movement: Movement) -> None:
+        """Books a movement; refuses what the account does not hold."""
+        booked = connection.execute(
+            "UPDATE account SET balance = balance + %(amount)s WHERE id = %(account)s AND balance + %(amount)s >= 0",
+            {"amount": movement.amount, "account": movement.account},
+        )
+        if movement.seconds:
+            connection.execute("SELECT pg_sleep(%s)", [movement.seconds])
+        if booked.rowcount == 0:
+            raise Refused("NOT_ENOUGH", f"account {movement.account} of {name} does not hold {-movement.amount}")
+        connection.execute(
+            "INSERT INTO movement (transfer, account, amount) VALUES (%s, %s, %s)",
+            [movement.transfer, movement.account, movement.amount],
+        )
+
+    @participant.operation(read_only=True)
+    def look(connection: psycopg.Connection, question: Question) -> str:
+        """The balance of an account."""
+        row = connection.execute("SELECT balance::text FROM account WHERE id = %s", [question.account]).fetchone()
+        if row is None:
+            raise Refused("NO_SUCH_ACCOUNT", f"{name} has no account {question.account}")
+        return str(row[0])
+
+    return participant
+
+
+east, west, north = (bank(name) for name in NAMES)

@@ -1,0 +1,1 @@
+"""Drills: real processes under a running workload, killed at every point, and a checker that reads every database."""

@@ -1,0 +1,183 @@
+"""The workload of a drill: clients that move money, and write down what they were told.
+
+Lives here: the transfers, the record of ok, failed and unknown. Must not live here: whether the databases agree
+(`check`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
+from typing import Final
+
+from twophase.coordinator.client import (
+    AsyncClient,
+    CallRejected,
+    CoordinatorUnavailable,
+    Outcome,
+    OutcomeUnknown,
+    TransactionAborted,
+    operation,
+)
+from twophase.sandbox.bank import ACCOUNTS, NAMES, Movement, Question
+
+_DEADLINE: Final = 5.0
+_PATIENCE: Final = 20.0
+_SLOW: Final = 0.25
+_FORTUNE: Final = Decimal(1_000_000)
+_SETTLE_SECONDS: Final = 20.0
+
+
+class Told(Enum):
+    """What a client knows of its transfer. UNKNOWN is never guessed away: the checker takes either outcome, whole."""
+
+    OK = "ok"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Movements that belong together, by bank. `looks` are banks that are only asked."""
+
+    name: str
+    movements: tuple[tuple[str, Movement], ...]
+    looks: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Record:
+    """Everything that was sent, and what was told of it."""
+
+    told: dict[str, tuple[Transfer, Told]]
+
+    def count(self) -> Counter[Told]:
+        """How many of each."""
+        return Counter(told for _, told in self.told.values())
+
+
+class Load:
+    """Clients that send transfers of every kind until they are told to stop."""
+
+    def __init__(self, address: str, *, clients: int, seed: int) -> None:
+        self.record = Record({})
+        self._address = address
+        self._clients = clients
+        self._chance = random.Random(seed)  # noqa: S311 - no secret, and it must be repeatable
+        self._numbers = itertools.count(1)
+        self._prefix = f"s{seed}"
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Sends until `stop`, then returns when every client has its answer."""
+        self._stop.clear()
+        async with AsyncClient(self._address) as client, asyncio.TaskGroup() as group:
+            for _ in range(self._clients):
+                group.create_task(self._work(client))
+
+    def stop(self) -> None:
+        """No new transfers; those under way get their answers."""
+        self._stop.set()
+
+    async def settle(self) -> None:
+        """Asks for the outcomes that are unknown, until they are known or for a while."""
+        async with AsyncClient(self._address) as client, asyncio.TaskGroup() as group:
+            for name, (transfer, told) in tuple(self.record.told.items()):
+                if told is Told.UNKNOWN:
+                    group.create_task(self._settle(client, name, transfer))
+
+    async def _work(self, client: AsyncClient) -> None:
+        while not self._stop.is_set():
+            transfer = self._transfer()
+            # It may be under way from now on, whatever happens to the client.
+            self.record.told[transfer.name] = (transfer, Told.UNKNOWN)
+            self.record.told[transfer.name] = (transfer, await self._send(client, transfer))
+
+    async def _send(self, client: AsyncClient, transfer: Transfer) -> Told:
+        operations = [operation(bank, "move", movement) for bank, movement in transfer.movements]
+        operations += [operation(bank, "look", Question(1)) for bank in transfer.looks]
+        try:
+            await client.execute(
+                *operations, request_id=transfer.name, deadline=_DEADLINE, give_up_after=_PATIENCE, retries=3
+            )
+        except (TransactionAborted, CoordinatorUnavailable, CallRejected):
+            return Told.FAILED
+        except OutcomeUnknown:
+            return Told.UNKNOWN
+        return Told.OK
+
+    async def _settle(self, client: AsyncClient, name: str, transfer: Transfer) -> None:
+        try:
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                while True:
+                    found = await client.outcome(name)
+                    if found is not None and found.outcome in (Outcome.COMMITTED, Outcome.ABORTED):
+                        told = Told.OK if found.outcome is Outcome.COMMITTED else Told.FAILED
+                        self.record.told[name] = (transfer, told)
+                        return
+                    if found is None:  # no record: nobody may conclude anything; the checker looks
+                        return
+                    await asyncio.sleep(0.05)
+        except (TimeoutError, CoordinatorUnavailable):
+            return
+
+    def _transfer(self) -> Transfer:
+        name = f"{self._prefix}/{next(self._numbers)}"
+        kinds: dict[Callable[[str], Transfer], int] = {
+            self._between_two: 6,
+            self._among_three: 2,
+            self._inside_one: 3,
+            self._inside_one_refused: 1,
+            self._looks: 1,
+            self._refused: 2,
+            self._refused_while_slow: 1,
+        }
+        (kind,) = self._chance.choices(list(kinds), list(kinds.values()))
+        return kind(name)
+
+    def _between_two(self, name: str) -> Transfer:
+        here, there = self._chance.sample(NAMES, 2)
+        amount = self._amount()
+        return Transfer(name, ((here, self._move(name, -amount)), (there, self._move(name, amount))))
+
+    def _among_three(self, name: str) -> Transfer:
+        first, second, third = self._chance.sample(NAMES, 3)
+        amount = self._amount()
+        movements = (first, -2 * amount), (second, amount), (third, amount)
+        return Transfer(name, tuple((bank, self._move(name, each)) for bank, each in movements))
+
+    def _inside_one(self, name: str) -> Transfer:
+        bank, other = self._chance.sample(NAMES, 2)
+        amount = self._amount()
+        looks = (other,) if self._chance.random() < 1 / 2 else ()
+        return Transfer(name, ((bank, self._move(name, -amount)), (bank, self._move(name, amount))), looks)
+
+    def _inside_one_refused(self, name: str) -> Transfer:
+        return Transfer(name, ((self._chance.choice(NAMES), self._move(name, -_FORTUNE)),))
+
+    def _looks(self, name: str) -> Transfer:
+        return Transfer(name, (), tuple(self._chance.sample(NAMES, 2)))
+
+    def _refused(self, name: str) -> Transfer:
+        here, there = self._chance.sample(NAMES, 2)
+        return Transfer(name, ((here, self._move(name, _FORTUNE)), (there, self._move(name, -_FORTUNE))))
+
+    def _refused_while_slow(self, name: str) -> Transfer:
+        here, there = self._chance.sample(NAMES, 2)
+        slow = Movement(name, self._account(), _FORTUNE, seconds=_SLOW)
+        return Transfer(name, ((here, slow), (there, self._move(name, -_FORTUNE))))
+
+    def _move(self, name: str, amount: Decimal) -> Movement:
+        return Movement(name, self._account(), amount)
+
+    def _account(self) -> int:
+        return self._chance.randint(1, ACCOUNTS)
+
+    def _amount(self) -> Decimal:
+        return Decimal(self._chance.randint(1, 500)) / 100

@@ -1,0 +1,108 @@
+"""Running drills: one system, one drill after the other, a verdict after each.
+
+Lives here: the course, and the results as values. Must not live here: options and words (`twophase.sandbox.drill_cli`).
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twophase.contract.crashpoints import CrashPoint
+from twophase.sandbox.bank import NAMES
+from twophase.sandbox.drill.catalogue import Drill, warm_up
+from twophase.sandbox.drill.load import Told
+from twophase.sandbox.drill.stage import COORDINATOR, NotHit, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one drill ended. `recovery_ms` is from the last ready line until nothing of before was in doubt."""
+
+    drill: Drill
+    violations: tuple[str, ...]
+    told: dict[str, int]
+    seconds: float
+    recovery_ms: float | None
+
+    @property
+    def passed(self) -> bool:
+        """True if nothing was wrong and every point was hit."""
+        return not self.violations
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How all of them ended. `wanted` are the points that these drills are to hit."""
+
+    outcomes: tuple[Outcome, ...]
+    hit: frozenset[CrashPoint]
+    wanted: frozenset[CrashPoint]
+    in_doubt_left: int
+
+    @property
+    def passed(self) -> bool:
+        """True if every drill passed, every wanted point was hit, and nothing is in doubt."""
+        return all(outcome.passed for outcome in self.outcomes) and self.wanted <= self.hit and not self.in_doubt_left
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON can hold it."""
+        times = [outcome.recovery_ms for outcome in self.outcomes if outcome.recovery_ms is not None]
+        return {
+            "points_registered": len(CrashPoint),
+            "points_hit": len(self.hit),
+            "points_missed": sorted(point.value for point in self.wanted - self.hit),
+            "violations": sum(len(outcome.violations) for outcome in self.outcomes),
+            "in_doubt_left": self.in_doubt_left,
+            "recovery_ms_median": round(statistics.median(times), 1) if times else None,
+            "recovery_ms_max": round(max(times), 1) if times else None,
+            "drills": [
+                {
+                    "name": outcome.drill.name,
+                    "outcome": "passed" if outcome.passed else "failed",
+                    "violations": list(outcome.violations),
+                    "seconds": round(outcome.seconds, 2),
+                    "recovery_ms": None if outcome.recovery_ms is None else round(outcome.recovery_ms, 1),
+                    **outcome.told,
+                }
+                for outcome in self.outcomes
+            ],
+        }
+
+
+async def run_drills(stage: Stage, drills: Sequence[Drill], on_outcome: Callable[[Outcome], None]) -> Report:
+    """Runs them in order. A drill that fails does not keep the next one from running."""
+    outcomes = []
+    for seed, drill in enumerate(drills, start=1):
+        outcome = await _run(stage, drill, seed)
+        outcomes.append(outcome)
+        on_outcome(outcome)
+    wanted = frozenset(point for drill in drills for point in drill.points)
+    left = sum(len(gids) for gids in stage.left().values())
+    return Report(tuple(outcomes), frozenset(stage.hit), wanted, left)
+
+
+async def _run(stage: Stage, drill: Drill, seed: int) -> Outcome:
+    started = time.monotonic()
+    measured = len(stage.recoveries)
+    wrong: list[str] = []
+    async with stage.load(seed) as load:
+        await warm_up()
+        try:
+            await drill.act(stage)
+        except NotHit as error:
+            wrong.append(f"not hit: {error}")
+        for name in (*NAMES, COORDINATOR):
+            if not stage.program(name).is_running:
+                await stage.program(name).start()
+        await warm_up()
+    await load.settle()
+    await stage.rest()
+    wrong.extend(stage.verdict(load))
+    stage.forget()
+    told = {told.value: load.record.count()[told] for told in Told}
+    recovery = max(stage.recoveries[measured:], default=None)
+    return Outcome(drill, tuple(wrong), told, time.monotonic() - started, recovery)

@@ -1,0 +1,145 @@
+"""The stage of a drill: the system under load, and what can be done to it.
+
+Lives here: arming, killing, freezing, restarting, and measuring until nothing is in doubt. Must not live here: which
+drills there are (`catalogue`), what is wrong in the end (`check`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from twophase.contract.crashpoints import VARIABLE, CrashPoint
+from twophase.coordinator.client import AsyncClient
+from twophase.sandbox.bank import NAMES, SCHEMA
+from twophase.sandbox.drill.check import prepared, read_books, violations
+from twophase.sandbox.drill.load import Load
+from twophase.sandbox.errors import ProcessFailed, SandboxError
+from twophase.sandbox.processes import Program
+from twophase.sandbox.system import Service, System
+
+COORDINATOR: Final = "coordinator"
+_DIE_SECONDS: Final = 15.0
+_REST_SECONDS: Final = 20.0
+_POLL: Final = 0.005
+_TARGET: Final = "twophase.sandbox.bank"
+
+
+class NotHit(SandboxError):
+    """The armed process lived on: the drill did not try what it is for."""
+
+
+def bank_services() -> list[Service]:
+    """Three banks, each with a database server of its own."""
+    return [Service(name, f"{_TARGET}:{name}", schema=SCHEMA) for name in NAMES]
+
+
+@dataclass(slots=True)
+class Stage:
+    """One running system, and the load on it. `hit` collects the points at which a process really died."""
+
+    system: System
+    clients: int = 8
+    hit: set[CrashPoint] = field(default_factory=set)
+    recoveries: list[float] = field(default_factory=list)
+
+    def program(self, name: str) -> Program:
+        """The coordinator or a participant."""
+        return self.system.coordinator if name == COORDINATOR else self.system.participants[name]
+
+    @contextlib.asynccontextmanager
+    async def load(self, seed: int) -> AsyncIterator[Load]:
+        """Clients at work while the block runs; at its end everyone gets an answer, if there is one."""
+        load = Load(self.system.address, clients=self.clients, seed=seed)
+        running = asyncio.create_task(load.run())
+        try:
+            yield load
+        finally:
+            load.stop()
+            await running
+
+    async def arm(self, name: str, point: CrashPoint, *, nth: int = 1) -> None:
+        """Restarts a process with a crash point armed. One that dies before it is ready was hit already."""
+        program = self.program(name)
+        await program.stop()
+        await self.start_armed(name, point, nth=nth)
+
+    async def start_armed(self, name: str, point: CrashPoint, *, nth: int = 1) -> None:
+        """Starts a process that is down, armed."""
+        program = self.program(name)
+        program.environment[VARIABLE] = f"{point.value}:{nth}"
+        try:
+            with contextlib.suppress(ProcessFailed):
+                await program.start()
+        finally:
+            del program.environment[VARIABLE]
+
+    async def dies(self, name: str, point: CrashPoint) -> None:
+        """Waits until the armed process has killed itself. Raises `NotHit`."""
+        program = self.program(name)
+        if program.is_running:
+            try:
+                await program.wait(timeout=_DIE_SECONDS)
+            except TimeoutError:
+                raise NotHit(f"{name} did not reach {point.value} within {_DIE_SECONDS:g} s") from None
+        said = program.log.read_text(encoding="utf-8", errors="replace")
+        if f"crash point {point.value} reached" not in said:
+            raise NotHit(f"{name} ended, and not at {point.value}; see {program.log}")
+        self.hit.add(point)
+
+    async def revive(self, *names: str) -> None:
+        """Starts processes that are down, and measures from the last ready line until nothing of before is in doubt."""
+        for name in names:
+            if not self.program(name).is_running:
+                await self.program(name).start()
+        await self.measure()
+
+    async def measure(self) -> None:
+        """How long it takes until what is prepared now is not prepared any more, in milliseconds."""
+        started = time.monotonic()
+        await asyncio.gather(*(asyncio.to_thread(self._until_gone, bank) for bank in NAMES))
+        self.recoveries.append((time.monotonic() - started) * 1000)
+
+    async def register(self, name: str, address: str) -> None:
+        """Has the coordinator make a participant known under an address."""
+        async with AsyncClient(self.system.address) as client:
+            await client.register(name, address)
+
+    async def rest(self) -> None:
+        """Waits until no branch is prepared anywhere; what stays is for the checker to find."""
+        end = time.monotonic() + _REST_SECONDS
+        for bank in NAMES:
+            with self.system.connect(bank) as connection:
+                while prepared(connection) and time.monotonic() < end:  # noqa: ASYNC110 - a database tells nobody
+                    await asyncio.sleep(_POLL)
+
+    def verdict(self, load: Load) -> tuple[str, ...]:
+        """What the checker finds, with the system at rest."""
+        return violations(load.record, read_books(self.system.connect))
+
+    def left(self) -> dict[str, tuple[str, ...]]:
+        """What is prepared now, by bank."""
+        found = {}
+        for bank in NAMES:
+            with self.system.connect(bank) as connection:
+                found[bank] = prepared(connection)
+        return found
+
+    def forget(self) -> None:
+        """Empties the books, so that the next drill starts from the opening balances."""
+        for bank in NAMES:
+            with self.system.connect(bank) as connection:
+                connection.execute("TRUNCATE movement, account")
+                connection.execute(SCHEMA.rsplit(";", 2)[1].encode())
+
+    def _until_gone(self, bank: str) -> None:
+        end = time.monotonic() + _REST_SECONDS
+        with self.system.connect(bank) as connection:
+            before = set(prepared(connection))
+            while before and time.monotonic() < end:
+                before.intersection_update(prepared(connection))
+                time.sleep(_POLL)

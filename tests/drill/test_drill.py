@@ -1,0 +1,42 @@
+"""The drills that matter most, on real processes; `make drill` runs all of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from twophase.contract.crashpoints import CrashPoint
+from twophase.sandbox.drill.catalogue import catalogue
+
+TWOPHASE = (sys.executable, "-m", "twophase.coordinator.cli")
+
+
+def test_every_registered_point_has_a_drill_and_names_are_unique() -> None:
+    drills = catalogue()
+    assert {point for drill in drills for point in drill.points} == set(CrashPoint)
+    assert len({drill.name for drill in drills}) == len(drills)
+
+
+@pytest.mark.integration
+def test_nothing_is_lost_and_nothing_stays_in_doubt() -> None:
+    ended = subprocess.run([*TWOPHASE, "drill", "--quick", "--json"], capture_output=True, text=True, check=False)
+    report = json.loads(ended.stdout)
+    assert report["violations"] == 0, [drill for drill in report["drills"] if drill["violations"]]
+    assert report["points_missed"] == []
+    assert report["in_doubt_left"] == 0
+    assert all(drill["ok"] > 0 for drill in report["drills"]), "a drill without committed work tries nothing"
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_pattern_that_matches_nothing_is_told() -> None:
+    ended = subprocess.run([*TWOPHASE, "drill", "--only", "nothing"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == "twophase drill: no drill matches 'nothing'; see twophase drill --list\n"
+
+
+def test_the_list_names_every_drill() -> None:
+    ended = subprocess.run([*TWOPHASE, "drill", "--list"], capture_output=True, text=True, check=True)
+    assert [line[:62].strip() for line in ended.stdout.splitlines()] == [drill.name for drill in catalogue()]
