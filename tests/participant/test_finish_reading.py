@@ -265,10 +265,11 @@ async def test_a_handshake_sees_the_higher_epoch_that_is_being_kept_at_that_mome
     monkeypatch.setattr("twophase.participant.finish._BRIEF", 10.0)
     await manager.remember(JOURNAL, EPOCH, {})
     with purse.connect(autocommit=False) as session:
-        session.execute("UPDATE twophase.journal SET epoch = 9, nonce = '99999999'")
+        session.execute("SELECT FROM twophase.journal FOR UPDATE")
         meeting = asyncio.create_task(manager.remember(JOURNAL, LATER, {}))
         blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
         await until(lambda: meeting.done() or value(purse, blocked))
+        session.execute("UPDATE twophase.journal SET epoch = 9, nonce = '99999999'")
         session.commit()
     assert (await meeting).last_epoch == Epoch(9, "99999999")
 
