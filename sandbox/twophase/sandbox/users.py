@@ -65,10 +65,9 @@ class Account:
 
     def can_reach(self, directory: Path) -> bool:
         """True if this account can enter the directory; asked of the system, not worked out from mode bits."""
-        try:
-            return subprocess.run(["/bin/sh", "-c", ":"], cwd=directory, check=False, **self.switch()).returncode == 0
-        except (PermissionError, FileNotFoundError, NotADirectoryError):
-            return False
+        # Not `cwd=directory`: that is entered before the user is changed.
+        enter = ["/bin/sh", "-c", 'cd "$1" 2>/dev/null', "sh", str(directory)]
+        return subprocess.run(enter, cwd="/", check=False, **self.switch()).returncode == 0  # noqa: S603
 
     def temporary_base(self) -> Path:
         """A directory for temporary files that this account can enter. Raises `PostgresMissing` if there is none."""
