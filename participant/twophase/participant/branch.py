@@ -150,7 +150,10 @@ def prepare(branch: Branch) -> Steps[Prepared | ReadOnly | No]:
 
     Raises `Stale` (nothing happened) and `OutcomeUnknown` (the branch may be prepared).
     """
-    yield from _begin(branch)
+    try:
+        yield from _begin(branch)
+    except psycopg.Error as error:
+        return No(_reason(branch, error))
     try:
         results = yield from _work(branch)
         if branch.read_only:
@@ -170,7 +173,10 @@ def apply(branch: Branch) -> Steps[Applied | RefusedForGood | Retry | Tombstoned
 
     Raises `Stale` (nothing happened), `OutcomeUnknown` (the branch may be committed) and `Forgotten`.
     """
-    found = yield from _begin(branch, look=True)
+    try:
+        found = yield from _begin(branch, look=True)
+    except psycopg.Error as error:
+        return _retry(_reason(branch, error))
     if found is not None:
         yield Exchange((ROLLBACK,))
         return by_row(found)
@@ -206,7 +212,9 @@ def _begin(branch: Branch, *, look: bool = False) -> Steps[Entry | None]:
     text = (
         f"{branch.begin}{' READ ONLY' if branch.read_only else ''};"
         f" SELECT set_config('twophase.branch', '{gid} ' || current_user, true),"
-        f" set_config('lock_timeout', '{lock_ms}', true), set_config('statement_timeout', '{statement_ms}', true)"
+        f" set_config('lock_timeout', '{lock_ms}', true), set_config('statement_timeout', '{statement_ms}', true),"
+        # Code that waits for something else holds its rows no longer than its branch may take.
+        f" set_config('idle_in_transaction_session_timeout', '{statement_ms}', true)"
     )
     if look:
         text += f"; {ledger.row_of(gid, branch.kind)}"
@@ -237,6 +245,8 @@ def _work(branch: Branch) -> Steps[Results]:
             raise TransactionTampered(SWALLOWED)
         case TransactionStatus.ACTIVE:
             raise TransactionTampered("business code left a COPY, a stream or a pipeline unfinished; close it")
+        case TransactionStatus.UNKNOWN:
+            raise ConnectionGone("the connection to the participant's database was lost while the operation ran")
         case _:
             raise TransactionTampered(ENDED)
 
@@ -356,14 +366,23 @@ def _keep_refusal(branch: Branch, reason: types_pb2.Refusal) -> Steps[Applied | 
     row = ledger.refused(branch.gid, branch.kind, reason, fingerprint=branch.fingerprint, position=branch.position)
     reach(CrashPoint.PARTICIPANT_BEFORE_REFUSAL)
     try:
-        yield Exchange((*brief_transaction(branch.lock_timeout), Statement(_INSERT_VERDICT, row), COMMIT))
+        *_, ended = yield Exchange((*brief_transaction(branch.lock_timeout), Statement(_INSERT_VERDICT, row), COMMIT))
         reach(CrashPoint.PARTICIPANT_AFTER_REFUSAL)
     except ConnectionGone as gone:
         raise OutcomeUnknown(f"the connection was lost while the refusal of {branch.gid} was being recorded") from gone
-    except psycopg.Error:
+    except psycopg.Error as error:
+        if ledger.is_below_horizon(error):
+            raise Forgotten(f"{branch.gid} lies below its epoch's horizon: it ended long ago") from error
         # Its key is taken, or was about to be: whatever is there now answers; nothing there is nothing decided.
-        _, rows = yield Exchange((ROLLBACK, Statement(_SELECT_ROW, branch.key())))
+        try:
+            _, rows = yield Exchange((ROLLBACK, Statement(_SELECT_ROW, branch.key())))
+        except (ConnectionGone, psycopg.Error):
+            return _retry(reason)
         return by_row(ledger.entry_of(rows.rows[0])) if rows.rows else _retry(reason)
+    if ended.unreplicated:
+        raise OutcomeUnknown(
+            f"the refusal of {branch.gid} is on this server, but the wait for its synchronous standby was cut short"
+        )
     return RefusedForGood(reason)
 
 

@@ -30,8 +30,17 @@ FROM pg_control_system()"""
 # DISCARD ALL, less what would throw away psycopg's prepared statements. RESET goes back to what DSN and role say.
 RESET: Final = (
     b"CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *;"
-    b" SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
+    b" SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES;"
+    b" SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE from_sql)"
 )
+
+
+def has_leftovers(cleaned: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> bool:
+    """True if `RESET` left something behind: statements that business code named with PREPARE."""
+    while cleaned.nextset():
+        pass
+    results = cleaned.pgresult
+    return results is None or results.get_value(0, 0) != b"f"
 
 
 def check_dsn(dsn: str) -> None:
@@ -109,6 +118,7 @@ class _Lendable(psycopg.BaseConnection[Any]):
         self.prepare_threshold = _PREPARE_THRESHOLD
         self._notice_handlers.clear()
         self._notify_handlers.clear()
+        self._adapters = None
 
     @property
     def at_rest(self) -> bool:
@@ -117,6 +127,7 @@ class _Lendable(psycopg.BaseConnection[Any]):
             not self.closed
             and self.pgconn.transaction_status == pq.TransactionStatus.IDLE
             and self.pgconn.pipeline_status == pq.PipelineStatus.OFF
+            and self._num_transactions == 0
         )
 
 

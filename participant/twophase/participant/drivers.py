@@ -49,8 +49,10 @@ def drive(steps: Steps[_T], connection: WorkConnection, work: Work | None = None
         connection.lend()
         try:
             results = work.run(connection)
-        except SystemExit as error:
-            raise WorkQuit("the operation raised SystemExit") from error
+        except Exception:
+            raise
+        except BaseException as error:  # in a thread, nothing but the operation itself raises these
+            raise WorkQuit(f"the operation raised {type(error).__name__}") from error
         finally:
             connection.take_back()
         return Worked(results, connection.info.transaction_status)
@@ -70,6 +72,7 @@ def drive(steps: Steps[_T], connection: WorkConnection, work: Work | None = None
 
 
 def _exchange(exchange: Exchange, connection: WorkConnection) -> tuple[Reply, ...]:
+    _check_free(connection)
     notices = _Notices()
     connection.add_notice_handler(notices)
     try:
@@ -134,6 +137,7 @@ async def drive_async(
 
 
 async def _exchange_async(exchange: Exchange, connection: AsyncWorkConnection) -> tuple[Reply, ...]:
+    _check_free(connection)
     notices = _Notices()
     connection.add_notice_handler(notices)
     try:
@@ -155,6 +159,13 @@ async def _exchange_async(exchange: Exchange, connection: AsyncWorkConnection) -
         raise
     finally:
         connection.remove_notice_handler(notices)
+
+
+def _check_free(connection: WorkConnection | AsyncWorkConnection) -> None:
+    """Business code may leave behind what holds the connection's lock for ever (a stream read halfway, a thread)."""
+    if connection.lock.locked():
+        connection.pgconn.finish()
+        raise ConnectionGone("business code still used the connection after its end, so it was closed")
 
 
 def _prepare(statement: Statement) -> bool | None:

@@ -20,7 +20,14 @@ import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from twophase.participant.branch import Branch, Stale, Steps
-from twophase.participant.database import RESET, AsyncWorkConnection, WorkConnection, async_pool, sync_pool
+from twophase.participant.database import (
+    RESET,
+    AsyncWorkConnection,
+    WorkConnection,
+    async_pool,
+    has_leftovers,
+    sync_pool,
+)
 from twophase.participant.drivers import drive, drive_async
 from twophase.participant.outcomes import Answer, Identity, OutcomeUnknown
 from twophase.participant.refusals import ConnectionGone, NoConnection
@@ -159,7 +166,8 @@ class SyncWorkLane:
         """Only what is known to be at rest, and rid of what business code left in the session, is used again."""
         if clean and connection.at_rest:
             try:
-                connection.execute(RESET, prepare=False)
+                if has_leftovers(connection.execute(RESET, prepare=False)):
+                    connection.close()
             except psycopg.Error as error:
                 log.warning("a connection could not be cleaned (%s) and is closed", type(error).__name__)
                 connection.pgconn.finish()
@@ -240,7 +248,8 @@ class AsyncWorkLane:
         """As in the sync lane."""
         if clean and connection.at_rest:
             try:
-                await connection.execute(RESET, prepare=False)
+                if has_leftovers(await connection.execute(RESET, prepare=False)):
+                    await connection.close()
             except psycopg.Error as error:
                 log.warning("a connection could not be cleaned (%s) and is closed", type(error).__name__)
                 connection.pgconn.finish()

@@ -39,7 +39,7 @@ _RETRYABLE: Final[dict[str, Kind]] = {
 _UNPREPARED: Final[dict[str, str]] = {
     "AtPrepare_Notify": "send the notification after the commit, in a transaction of its own",
     "PrePrepare_Notify": "send the notification after the commit, in a transaction of its own",
-    "PrePrepare_Portals": "declare the cursor without WITH HOLD",
+    "PreCommit_Portals": "declare the cursor without WITH HOLD",
     "AtPrepare_Locks": "take the advisory lock either for the session or for the transaction, not both",
     "CheckForSessionAndXactLocks": "take the advisory lock either for the session or for the transaction, not both",
 }
