@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -19,6 +19,7 @@ from psycopg.pq import TransactionStatus
 
 from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Gid
+from twophase.contract.text import shorten
 from twophase.participant import ledger
 from twophase.participant.errors import ParticipantError
 from twophase.participant.outcomes import (
@@ -119,7 +120,8 @@ class Halt:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One branch and its terms. `lock_timeout` in seconds; `begin` is the BEGIN with its isolation level."""
+    """One branch and its terms. `lock_timeout` in seconds; `begin` is the BEGIN with its isolation level; `running`
+    tells which operation is at work, or failed."""
 
     gid: Gid
     kind: types_pb2.BranchKind.ValueType
@@ -130,6 +132,7 @@ class Branch:
     lock_timeout: float
     begin: str = "BEGIN"
     halt: Halt = field(default_factory=Halt)
+    running: Callable[[], str] = str
 
     def key(self) -> dict[str, Any]:
         """The parameters of statements about the branch's row."""
@@ -320,16 +323,9 @@ def _answer_no(branch: Branch, error: Exception) -> Steps[Prepared | No]:
     """
     reason = _reason(branch, error)
     try:
-        replies = yield Exchange(
-            (
-                ROLLBACK,
-                Statement(_IS_PREPARED, {"gid": str(branch.gid)}),
-                Statement(_SELECT_ROW, branch.key()),
-            )
-        )
+        prepared, rows = yield from _look_again(branch, Statement(_IS_PREPARED, {"gid": str(branch.gid)}))
     except (ConnectionGone, psycopg.Error):
         return No(reason)
-    _, prepared, rows = replies
     # 42710 says that the name is taken by what is not a twin: a twin's ledger row would have stopped this copy before.
     if prepared.rows == ((True,),) and reason.code != "42710":
         return Prepared(())
@@ -348,7 +344,7 @@ def _answer_refused(branch: Branch, error: Exception) -> Steps[Applied | Refused
     """Rolled back; answered by a twin's row if there is one, else by a row of its own if the refusal is final."""
     reason = _reason(branch, error)
     try:
-        _, rows = yield Exchange((ROLLBACK, Statement(_SELECT_ROW, branch.key())))
+        (rows,) = yield from _look_again(branch)
     except (ConnectionGone, psycopg.Error):
         return _retry(reason)
     if rows.rows:
@@ -359,7 +355,15 @@ def _answer_refused(branch: Branch, error: Exception) -> Steps[Applied | Refused
     # A compensation is repeated until it is done: no refusal of it is final.
     if reason.retryable or branch.kind == types_pb2.BRANCH_KIND_COMPENSATION:
         return Retry(reason)
+    reason.operation = shorten(branch.running())
     return (yield from _keep_refusal(branch, reason))
+
+
+def _look_again(branch: Branch, *also: Statement) -> Steps[tuple[Reply, ...]]:
+    """The branch rolled back, and what is there now: the answers to `also`, then the row. It waits briefly."""
+    statements = (*also, Statement(_SELECT_ROW, branch.key()))
+    _, _, _, *found, _ = yield Exchange((ROLLBACK, *brief_transaction(branch.lock_timeout), *statements, ROLLBACK))
+    return tuple(found)
 
 
 def _keep_refusal(branch: Branch, reason: types_pb2.Refusal) -> Steps[Applied | RefusedForGood | Retry | Tombstoned]:
@@ -375,7 +379,7 @@ def _keep_refusal(branch: Branch, reason: types_pb2.Refusal) -> Steps[Applied | 
             raise Forgotten(f"{branch.gid} lies below its epoch's horizon: it ended long ago") from error
         # Its key is taken, or was about to be: whatever is there now answers; nothing there is nothing decided.
         try:
-            _, rows = yield Exchange((ROLLBACK, Statement(_SELECT_ROW, branch.key())))
+            (rows,) = yield from _look_again(branch)
         except (ConnectionGone, psycopg.Error):
             return _retry(reason)
         return by_row(ledger.entry_of(rows.rows[0])) if rows.rows else _retry(reason)

@@ -95,6 +95,15 @@ _OURS_ALONE: Final = (
     *("tpc_begin", "tpc_prepare", "tpc_commit", "tpc_rollback"),
 )
 _PREPARE_THRESHOLD: Final = 5
+
+# A database that has gone silent is given up after some ten seconds (libpq's parameters, the manual, 34.1.2), not
+# after the system's two hours: its connections are few, and one of them may be needed to finish a branch.
+_NOTICE_SILENCE: Final[Mapping[str, int]] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 _SAVEPOINTS: Final = "Use connection.transaction() for savepoints, and raise Refused to roll everything back."
 
 
@@ -194,7 +203,7 @@ def sync_pool(dsn: str, participant: str, *, use: str, size: int) -> ConnectionP
     return ConnectionPool(
         dsn,
         connection_class=WorkConnection,
-        kwargs=_parameters(participant),
+        kwargs=_parameters(dsn, participant),
         min_size=1,
         max_size=size,
         open=False,
@@ -209,7 +218,7 @@ def async_pool(dsn: str, participant: str, *, size: int) -> AsyncConnectionPool[
     return AsyncConnectionPool(
         dsn,
         connection_class=AsyncWorkConnection,
-        kwargs=_parameters(participant),
+        kwargs=_parameters(dsn, participant),
         min_size=1,
         max_size=size,
         open=False,
@@ -219,8 +228,10 @@ def async_pool(dsn: str, participant: str, *, size: int) -> AsyncConnectionPool[
     )
 
 
-def _parameters(participant: str) -> dict[str, Any]:
+def _parameters(dsn: str, participant: str) -> dict[str, Any]:
+    given = conninfo_to_dict(dsn)
     return {
+        **{name: value for name, value in _NOTICE_SILENCE.items() if name not in given},
         "autocommit": True,
         "prepare_threshold": _PREPARE_THRESHOLD,
         "connect_timeout": CONNECT_TIMEOUT,

@@ -212,6 +212,7 @@ class ResourceManager:
             fingerprint=fingerprint,
             lock_timeout=random.uniform(longest / 2, longest),  # noqa: S311 - jitter
             begin=self._begin,
+            running=lambda: work.running,
         )
 
     async def _prepare(self, terms: Branch, work: Work, runs: set[Run]) -> _Vote:

@@ -46,6 +46,11 @@ class Work(Protocol):
         ...
 
     @property
+    def running(self) -> str:
+        """The name of the operation at work, and of the one that failed once `run` has raised; else empty."""
+        ...
+
+    @property
     def asynchronous(self) -> bool:
         """True if the operations are coroutines that take an async connection."""
         ...
