@@ -17,7 +17,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from twophase.sandbox.checkout.csv_orders import HEADER, read_orders
+from twophase.sandbox.checkout.csv_orders import COLUMNS, read_orders
 from twophase.sandbox.checkout.generated import CLOSED_AREA, generate_orders
 from twophase.sandbox.checkout.opening import Opening
 from twophase.sandbox.checkout.orders import Order
@@ -37,7 +37,10 @@ _MONEY: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,4})?")
 def demo(
     orders: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help=f"Orders from a CSV file: {HEADER}. Lines of one order may be anywhere."),
+        typer.Option(
+            metavar="FILE",
+            help=f"A CSV file, with the columns {', '.join(COLUMNS)}. Lines of one order may be anywhere in it.",
+        ),
     ] = None,
     count: Annotated[
         int | None,
