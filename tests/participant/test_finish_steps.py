@@ -9,7 +9,7 @@ import pytest
 
 from fixtures.second_phase import EPOCH, JOURNAL, WORK, gid_of
 from twophase.participant import finish, ledger
-from twophase.participant.branch import Exchange, Reply, Steps
+from twophase.participant.exchanges import Exchange, Reply, Steps
 from twophase.participant.outcomes import Committed, OutcomeUnknown, Tombstoned
 from twophase.participant.refusals import ConnectionGone
 from twophase.v1 import participant_pb2, types_pb2

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -22,6 +22,17 @@ from twophase.contract.names import Gid
 from twophase.contract.text import shorten
 from twophase.participant import ledger
 from twophase.participant.errors import ParticipantError
+from twophase.participant.exchanges import (
+    COMMIT,
+    ROLLBACK,
+    DoWork,
+    Exchange,
+    Reply,
+    Statement,
+    Steps,
+    Worked,
+    brief_transaction,
+)
 from twophase.participant.outcomes import (
     Applied,
     Entry,
@@ -52,61 +63,12 @@ from twophase.v1 import participant_pb2, types_pb2
 log = logging.getLogger("twophase.participant")
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """One statement. Without parameters it goes through the simple protocol and may be several, split by ';'."""
-
-    query: bytes
-    params: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The last result of a statement: its command tag, its rows, and whether a standby's wait was cut short.
-
-    `unreplicated` is True if Postgres warned that it stopped waiting for a synchronous standby: what was committed or
-    prepared is so on this server only.
-    """
-
-    tag: str
-    rows: tuple[tuple[Any, ...], ...] = ()
-    unreplicated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """Statements for one round trip, answered with as many replies.
-
-    Thrown in: `ConnectionGone` if the session is lost, else the first statement's `psycopg.Error` (those after it were
-    not run).
-    """
-
-    statements: tuple[Statement, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DoWork:
-    """The business code's turn, answered with `Worked`. Thrown in: whatever it raises."""
-
-
-@dataclass(frozen=True, slots=True)
-class Worked:
-    """What the business code returned, and the state it left the transaction in."""
-
-    results: Results
-    status: TransactionStatus
-
-
 class Stale(ParticipantError):
     """The session was lost before the branch began: nothing happened, and another connection may do."""
 
 
 class WorkStopped(ParticipantError):
     """The driver stopped the business code, at the deadline or because the branch was told to stop."""
-
-
-_T = TypeVar("_T")
-Steps: TypeAlias = Generator[Exchange | DoWork, Any, _T]
 
 
 class Halt:
@@ -139,8 +101,6 @@ class Branch:
         return ledger.key_of(self.gid, self.kind)
 
 
-ROLLBACK: Final = Statement(b"ROLLBACK")
-COMMIT: Final = Statement(b"COMMIT")
 _SELECT_ROW: Final = ledger.SELECT_ROW.encode()
 _STILL_OURS: Final = ledger.STILL_OURS.encode()
 _IS_PREPARED: Final = ledger.IS_PREPARED.encode()
@@ -388,13 +348,6 @@ def _keep_refusal(branch: Branch, reason: types_pb2.Refusal) -> Steps[Applied | 
             f"the refusal of {branch.gid} is on this server, but the wait for its synchronous standby was cut short"
         )
     return RefusedForGood(reason)
-
-
-def brief_transaction(seconds: float) -> tuple[Statement, ...]:
-    """BEGIN of a transaction for one row, with a bounded wait for whoever holds its key. READ COMMITTED, so that a
-    conflict is a conflict and no serialization failure."""
-    timeout = f"SET LOCAL lock_timeout = {max(1, int(seconds * 1000))}"
-    return Statement(b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"), Statement(timeout.encode())
 
 
 def _retry(reason: types_pb2.Refusal) -> Retry:

@@ -14,9 +14,10 @@ import psycopg
 from psycopg import pq
 from psycopg.rows import tuple_row
 
-from twophase.participant.branch import DoWork, Exchange, Reply, Statement, Steps, Worked, WorkStopped
+from twophase.participant.branch import WorkStopped
 from twophase.participant.database import AsyncWorkConnection, WorkConnection
 from twophase.participant.errors import ParticipantError
+from twophase.participant.exchanges import DoWork, Exchange, Reply, Statement, Steps, Worked
 from twophase.participant.refusals import ConnectionGone
 from twophase.participant.work import Work
 

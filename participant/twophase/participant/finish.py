@@ -15,8 +15,9 @@ import psycopg
 from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch, Gid, InvalidName, Txid
 from twophase.participant import ledger
-from twophase.participant.branch import COMMIT, ROLLBACK, Exchange, Reply, Statement, Steps, brief_transaction, by_row
+from twophase.participant.branch import by_row
 from twophase.participant.errors import ParticipantError
+from twophase.participant.exchanges import COMMIT, ROLLBACK, Exchange, Reply, Statement, Steps, brief_transaction
 from twophase.participant.outcomes import (
     Aborted,
     Applied,

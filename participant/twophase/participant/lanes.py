@@ -19,7 +19,7 @@ from typing import Final, Protocol, TypeVar
 import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
 
-from twophase.participant.branch import Branch, Stale, Steps
+from twophase.participant.branch import Branch, Stale
 from twophase.participant.database import (
     RESET,
     AsyncWorkConnection,
@@ -29,6 +29,7 @@ from twophase.participant.database import (
     sync_pool,
 )
 from twophase.participant.drivers import drive, drive_async
+from twophase.participant.exchanges import Steps
 from twophase.participant.outcomes import Answer, Identity, OutcomeUnknown
 from twophase.participant.refusals import ConnectionGone, NoConnection
 from twophase.participant.work import Deadline, Work

@@ -20,8 +20,9 @@ from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch, Gid, Txid, check_journal_id, check_participant_name
 from twophase.participant import branch as steps
 from twophase.participant import finish
-from twophase.participant.branch import Branch, Steps
+from twophase.participant.branch import Branch
 from twophase.participant.errors import NotReady
+from twophase.participant.exchanges import Steps
 from twophase.participant.lanes import AsyncWorkLane, FinishLane, Run, SyncWorkLane
 from twophase.participant.outcomes import (
     Aborted,
