@@ -82,14 +82,18 @@ class Program:
         """Starts it and waits for its ready line, at most `timeout` seconds. Raises `ProcessFailed`."""
         if self.is_running:
             raise ProcessFailed(f"{self.name} is already running (process {self.pid}); stop it first")
+        end = time.monotonic() + timeout
         for remaining in reversed(range(_PORT_TRIES)):
             if not self._bound:
                 self._port = free_port()
+            # A port that others know already is not given up, if somebody else has it for a moment.
+            while self._bound and is_taken(self._port) and time.monotonic() < end:  # noqa: ASYNC110 - no event for it
+                await asyncio.sleep(_POLL)
             self._launch()
             try:
-                await self._wait_until_ready(time.monotonic() + timeout)
+                await self._wait_until_ready(end)
             except ProcessFailed:
-                # Somebody took the port in between. A port that others know already is not given up.
+                # Somebody took the port in between.
                 if not self._bound and remaining and is_taken(self._port):
                     continue
                 raise

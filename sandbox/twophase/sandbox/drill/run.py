@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from twophase.contract.crashpoints import CrashPoint
-from twophase.sandbox.bank import NAMES
 from twophase.sandbox.drill.catalogue import Drill, warm_up
 from twophase.sandbox.drill.load import Told
-from twophase.sandbox.drill.stage import COORDINATOR, NotHit, Stage
+from twophase.sandbox.drill.stage import NotHit, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +94,7 @@ async def _run(stage: Stage, drill: Drill, seed: int) -> Outcome:
             await drill.act(stage)
         except NotHit as error:
             wrong.append(f"not hit: {error}")
-        for name in (*NAMES, COORDINATOR):
-            if not stage.program(name).is_running:
-                await stage.program(name).start()
+        await stage.disarm()
         await warm_up()
     await load.settle()
     await stage.rest()

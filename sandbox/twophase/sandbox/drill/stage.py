@@ -26,6 +26,7 @@ COORDINATOR: Final = "coordinator"
 _DIE_SECONDS: Final = 15.0
 _REST_SECONDS: Final = 20.0
 _POLL: Final = 0.005
+_LOCK_MS: Final = 5_000
 _TARGET: Final = "twophase.sandbox.bank"
 
 
@@ -45,6 +46,7 @@ class Stage:
     system: System
     clients: int = 8
     hit: set[CrashPoint] = field(default_factory=set)
+    armed: set[str] = field(default_factory=set)
     recoveries: list[float] = field(default_factory=list)
 
     def program(self, name: str) -> Program:
@@ -72,6 +74,7 @@ class Stage:
         """Starts a process that is down, armed."""
         program = self.program(name)
         program.environment[VARIABLE] = f"{point.value}:{nth}"
+        self.armed.add(name)
         try:
             with contextlib.suppress(ProcessFailed):
                 await program.start()
@@ -90,6 +93,17 @@ class Stage:
         if f"crash point {point.value} reached" not in said:
             raise NotHit(f"{name} ended, and not at {point.value}; see {program.log}")
         self.hit.add(point)
+        self.armed.discard(name)
+
+    async def disarm(self) -> None:
+        """Everything runs, and nothing is armed any more, whatever the drill left behind."""
+        for name in (*NAMES, COORDINATOR):
+            program = self.program(name)
+            if name in self.armed and program.is_running:
+                await program.kill()
+            if not program.is_running:
+                await program.start()
+        self.armed.clear()
 
     async def revive(self, *names: str) -> None:
         """Starts processes that are down, and measures from the last ready line until nothing of before is in doubt."""
@@ -133,6 +147,7 @@ class Stage:
         """Empties the books, so that the next drill starts from the opening balances."""
         for bank in NAMES:
             with self.system.connect(bank) as connection:
+                connection.execute(f"SET lock_timeout = {_LOCK_MS}")  # what is still prepared would bar it for ever
                 connection.execute("TRUNCATE movement, account")
                 connection.execute(SCHEMA.rsplit(";", 2)[1].encode())
 
