@@ -268,6 +268,7 @@ def main() -> None:
     """The console script."""
     # gRPC's own C++ log speaks past ours; what matters of it comes back as errors. It looks here when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     app()
 
 

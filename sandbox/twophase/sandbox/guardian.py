@@ -30,6 +30,12 @@ from twophase.sandbox.users import Account
 _REGISTER: Final = 'echo "process $$ $1" >&0; shift; exec "$@" </dev/null'
 
 
+# A process is started from one in which gRPC's threads run. Its fork handlers then run in the child, between fork and
+# exec, and may crash there; what becomes another program at once needs none of them. gRPC reads this when it is
+# loaded, so the command sets it, too.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+
 class Guardian:
     """Starts processes and makes directories that are gone when this process is gone.
 
