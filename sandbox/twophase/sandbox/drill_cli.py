@@ -103,7 +103,7 @@ def _show(report: Report) -> None:
     summary = report.to_json()
     typer.echo("")
     typer.echo(f"{len(report.outcomes)} drills, {summary['violations']} violations, {report.in_doubt_left} in doubt")
-    typer.echo(f"{summary['points_hit']} of {summary['points_registered']} crash points hit")
+    typer.echo(f"{len(report.wanted & report.hit)} of {len(report.wanted)} crash points of these drills hit")
     if summary["points_missed"]:
         typer.echo(f"NOT HIT: {', '.join(summary['points_missed'])}")
     if summary["recovery_ms_median"] is not None:
