@@ -16,7 +16,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from twophase.sandbox import cli
+from twophase.sandbox import cli, signals
 from twophase.sandbox.checkout.csv_orders import HEADER
 from twophase.sandbox.errors import ProcessFailed
 
@@ -175,7 +175,7 @@ def test_a_process_that_does_not_start_is_told_in_a_line(failure: Exception, mon
 
     monkeypatch.setattr(cli, "_run", fail)
     done = CliRunner().invoke(app, [])
-    assert (done.exit_code, done.output) == (cli.FAILED, "twophase demo: it did not start\n")
+    assert (done.exit_code, done.output) == (signals.FAILED, "twophase demo: it did not start\n")
 
 
 def test_an_unexpected_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,5 +190,5 @@ def test_an_unexpected_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> N
 def test_no_postgres_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TWOPHASE_PG_BIN", "/nowhere")
     done = CliRunner().invoke(app, ["--count", "1"])
-    assert done.exit_code == cli.FAILED
+    assert done.exit_code == signals.FAILED
     assert done.output.startswith("twophase demo: TWOPHASE_PG_BIN=/nowhere names no Postgres")

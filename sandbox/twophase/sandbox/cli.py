@@ -21,12 +21,11 @@ from twophase.sandbox.checkout.csv_orders import COLUMNS, read_orders
 from twophase.sandbox.checkout.generated import CLOSED_AREA, generate_orders
 from twophase.sandbox.checkout.opening import Opening
 from twophase.sandbox.checkout.orders import Order
-from twophase.sandbox.errors import OrdersInvalid, SandboxError
-from twophase.sandbox.signals import INTERRUPTED, end_on_signals, first_of
+from twophase.sandbox.errors import OrdersInvalid
+from twophase.sandbox.signals import Failure, end_on_signals, run
 
 INCONSISTENT: Final = 1
 WRONG_INPUT: Final = 2
-FAILED: Final = 3
 
 _USUAL_COUNT: Final = 200
 _MOST: Final = 1_000_000
@@ -79,12 +78,9 @@ def demo(
         _fail(str(error), WRONG_INPUT)
     areas = tuple(area for area in (closed_area if closed_area is not None else [CLOSED_AREA]) if area)
     opening = Opening(stock=stock, funds=money, closed_areas=areas)
-    try:
-        code = asyncio.run(_run(placed, source, opening, clients=clients, show=_Show(as_json=json_, keep=keep)))
-    except* SandboxError as errors:
-        _fail(str(first_of(errors)), FAILED)
-    except* (KeyboardInterrupt, asyncio.CancelledError):
-        _fail("interrupted; everything that was started is stopped and removed", INTERRUPTED)
+    code = run(_run(placed, source, opening, clients=clients, show=_Show(as_json=json_, keep=keep)))
+    if isinstance(code, Failure):
+        _fail(code.message, code.code)
     raise typer.Exit(code)
 
 

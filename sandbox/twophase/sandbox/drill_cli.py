@@ -6,15 +6,13 @@ runs; what takes long to import, or starts threads, is imported later still.
 
 from __future__ import annotations
 
-import asyncio
 import fnmatch
 import json
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
-from twophase.sandbox.errors import SandboxError
-from twophase.sandbox.signals import INTERRUPTED, end_on_signals, first_of
+from twophase.sandbox.signals import Failure, end_on_signals, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 
 VIOLATED: Final = 1
 WRONG_INPUT: Final = 2
-FAILED: Final = 3
 
 
 def drill(
@@ -56,12 +53,9 @@ def drill(
         for each in chosen:
             typer.echo(f"{each.name:62} {each.about}")
         return
-    try:
-        report = asyncio.run(_run(chosen, as_json=json_))
-    except* SandboxError as errors:
-        _fail(str(first_of(errors)), FAILED)
-    except* (KeyboardInterrupt, asyncio.CancelledError):
-        _fail("interrupted; everything that was started is stopped and removed", INTERRUPTED)
+    report = run(_run(chosen, as_json=json_))
+    if isinstance(report, Failure):
+        _fail(report.message, report.code)
     if json_:
         typer.echo(json.dumps(report.to_json()))
     else:

@@ -1,14 +1,22 @@
-"""How a command of the sandbox ends when it is told to: in order, once.
+"""How a command of the sandbox runs and ends: in order, once, with a line and an exit code.
 
-Lives here: signals, and the error inside a group. Must not live here: what is stopped.
+Lives here: signals, and what an early end is told as. Must not live here: what is stopped.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from typing import Final
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
+from twophase.sandbox.errors import SandboxError
+
+T = TypeVar("T")
+
+FAILED: Final = 3
+"""The exit code of a command whose system could not be started or stopped."""
 INTERRUPTED: Final = 130
 """The exit code of a command that was interrupted."""
 
@@ -29,8 +37,27 @@ def end_on_signals() -> None:
         loop.add_signal_handler(number, stop)
 
 
-def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error in a group of groups."""
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a command ends early: one line, and its exit code."""
+
+    message: str
+    code: int
+
+
+def run(work: Coroutine[Any, Any, T]) -> T | Failure:
+    """Runs the work of a command. What the sandbox reports, and an interruption, come back as a `Failure`."""
+    failures: list[Failure] = []
+    try:
+        return asyncio.run(work)
+    except* SandboxError as errors:
+        failures.append(Failure(str(_first_of(errors)), FAILED))
+    except* (KeyboardInterrupt, asyncio.CancelledError):
+        failures.append(Failure("interrupted; everything that was started is stopped and removed", INTERRUPTED))
+    return failures[0]
+
+
+def _first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     error: BaseException = errors
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
