@@ -14,7 +14,10 @@ from typing import Final, Self
 
 import psycopg
 
+from twophase.coordinator.client import AsyncClient, TwophaseError
+from twophase.sandbox.errors import ProcessFailed
 from twophase.sandbox.guardian import Guardian
+from twophase.sandbox.logs import tail_of
 from twophase.sandbox.postgres import Cluster, make_all
 from twophase.sandbox.processes import Program
 
@@ -116,12 +119,16 @@ class System:
         await asyncio.gather(*(asyncio.to_thread(self._make_database, service) for service in self.services.values()))
 
     async def start_processes(self) -> None:
-        """Starts the coordinator, then all participants at once; each prepares its ledger and registers itself."""
+        """Starts the coordinator, then all participants at once; returns when the coordinator knows every one of them.
+
+        Raises `ProcessFailed`.
+        """
         await self.coordinator.start()
         self.participants = {name: self._participant(service) for name, service in self.services.items()}
         async with asyncio.TaskGroup() as starting:
             for program in self.participants.values():
                 starting.create_task(program.start())
+        await self._registered()
 
     async def close(self) -> None:
         """Stops everything in order and removes it. Raises `ProcessFailed` if a process had to be killed."""
@@ -138,6 +145,18 @@ class System:
         """Ends everything at once, as if this process had died, and waits for that."""
         if self._owns_guardian:
             self.guardian.close()
+
+    async def _registered(self) -> None:
+        """A participant is ready before it has registered itself; doing it for it once more tells that it is done."""
+        async with AsyncClient(self.address) as client:
+            for name, program in self.participants.items():
+                try:
+                    await client.register(name, program.address)
+                except TwophaseError as error:
+                    said = tail_of(program.log)
+                    raise ProcessFailed(
+                        f"{name} could not be made known to the coordinator: {error}. {said}"
+                    ) from error
 
     def _make_database(self, service: Service) -> None:
         cluster = self.cluster_of(service.name)
