@@ -21,6 +21,7 @@ from twophase.sandbox.checkout.csv_orders import HEADER
 from twophase.sandbox.errors import ProcessFailed
 
 COMMAND = [sys.executable, "-m", "twophase.coordinator.cli", "demo"]
+_BUSY_BYTES = 1 << 19
 
 app = typer.Typer(add_completion=False)
 app.command()(cli.demo)
@@ -122,6 +123,18 @@ def test_an_interrupted_demo_leaves_nothing(place: Path, number: signal.Signals,
 
 
 @pytest.mark.integration
+def test_a_demo_interrupted_amid_its_orders_leaves_nothing(place: Path) -> None:
+    demo = start(place, "--count", "5000")
+    wait_for_orders(demo, place)
+    demo.send_signal(signal.SIGINT)
+    demo.send_signal(signal.SIGINT)  # impatience changes nothing
+    output, errors = demo.communicate(timeout=7)  # less than the guardian's grace
+    assert demo.returncode == 130
+    assert (output, errors) == ("", "twophase demo: interrupted; everything that was started is stopped and removed\n")
+    assert left_by(place) == []
+
+
+@pytest.mark.integration
 def test_a_killed_demo_leaves_nothing_either(place: Path) -> None:
     demo = start(place, "--count", "5000")
     wait_for_directories(demo, place, 5)
@@ -137,6 +150,15 @@ def wait_for_directories(demo: subprocess.Popen[str], place: Path, number: int) 
     """Until the demo has made so many of its directories: one of its own, one for each cluster."""
     end = time.monotonic() + 30
     while len(list(place.iterdir())) < number:
+        assert time.monotonic() < end
+        assert demo.poll() is None
+        time.sleep(0.005)
+
+
+def wait_for_orders(demo: subprocess.Popen[str], place: Path) -> None:
+    """Until orders are under way: the coordinator's journal grows beyond what starting writes."""
+    end = time.monotonic() + 60
+    while sum(log.stat().st_size for log in place.glob("*/coordinator.journal-wal")) < _BUSY_BYTES:
         assert time.monotonic() < end
         assert demo.poll() is None
         time.sleep(0.005)

@@ -105,10 +105,10 @@ async def _run(placed: Sequence[Order], source: str, opening: Opening, *, client
         from twophase.sandbox.demo import run_orders
         from twophase.sandbox.system import System
 
-        screen, aside = Console(highlight=False), Console(stderr=True, highlight=False)
+        screen, aside = report.screen(), Console(stderr=True, highlight=False)
         progress = report.Progression(aside, quiet=show.as_json)
         async with contextlib.AsyncExitStack() as stack:
-            with progress.starting("starting four databases, four participants and a coordinator"):
+            with progress.starting("starting four databases and their services"):
                 system = await stack.enter_async_context(System(services(), guardian=guardian))
             with progress.orders(len(placed)) as on_answer:
                 result = await run_orders(system, placed, opening, clients=clients, on_answer=on_answer)

@@ -151,6 +151,8 @@ class Program:
             stdout=self._output,
             cwd=self._directory,
             environment=clean_environment(self.environment),
+            # Left behind, it goes at once: what it would still wait for is ending too, and its journal is removed.
+            stop_signal=signal.SIGKILL,
         )
 
     async def _wait_until_ready(self, end: float) -> None:

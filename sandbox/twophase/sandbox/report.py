@@ -24,6 +24,7 @@ from twophase.sandbox.demo import Result
 from twophase.sandbox.system import System
 
 _SHOWN_PROBLEMS: Final = 20
+_WIDE: Final = 400
 
 _PLACE_ORDER: Final = """\
 # One more order, through the running system. Change it, and run it again.
@@ -107,6 +108,12 @@ class Progression:
             yield on_answer
 
 
+def screen() -> Console:
+    """Standard output; where that is no terminal, nothing is cut to a width."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDE)
+
+
 def to_json(result: Result, opening: Opening, source: str) -> str:
     """The result as one JSON object. Money is text, so that it stays exact; times are null if nothing committed."""
     document: dict[str, Any] = {
@@ -136,21 +143,26 @@ def show(console: Console, result: Result, opening: Opening, source: str) -> Non
     """The result as a table, then the check of the books."""
     committed, refused = result.count(Told.COMMITTED), result.count(Told.REFUSED)
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(style="dim", no_wrap=True, overflow="ellipsis")
-    table.add_row(Text("committed", "bold green"), Text(str(committed), "bold"), "in all four databases")
-    table.add_row(Text("refused", "bold yellow"), Text(str(refused), "bold"), "in none")
+    rows = [
+        (Text("committed", "bold green"), Text(str(committed), "bold"), "in all four databases"),
+        (Text("refused", "bold yellow"), Text(str(refused), "bold"), "in none"),
+    ]
     for reason, count in result.refused_by_reason.items():
-        table.add_row(Text(f"  {reason}"), str(count), Text(_example(result, reason)))
+        rows.append((Text(f"  {reason}"), Text(str(count)), _example(result, reason)))
     if unknown := result.count(Told.UNKNOWN):
-        table.add_row(Text("unknown", "bold red"), str(unknown), "no client knows how these ended")
+        rows.append((Text("unknown", "bold red"), Text(str(unknown)), "no client knows how these ended"))
     p50, p99 = result.latency_ms(50), result.latency_ms(99)
     if p50 is not None and p99 is not None:
-        table.add_row("median latency", f"{p50:.1f} ms", f"99th percentile {p99:.1f} ms")
+        rows.append((Text("median latency"), Text(f"{p50:.1f} ms"), f"99th percentile {p99:.1f} ms"))
     rate = len(result.answers) / result.seconds
     again = f", {result.retries} new attempts after a conflict" if result.retries else ""
-    table.add_row("throughput", f"{rate:.0f}/s", f"{result.clients} clients{again}")
+    rows.append((Text("throughput"), Text(f"{rate:.0f}/s"), f"{result.clients} clients{again}"))
+    # Where it is narrow, the remarks are cut short and never the figures.
+    table.add_column(no_wrap=True, min_width=max(name.cell_len for name, _, _ in rows))
+    table.add_column(no_wrap=True, min_width=max(figure.cell_len for _, figure, _ in rows), justify="right")
+    table.add_column(no_wrap=True, overflow="ellipsis", style="dim")
+    for name, figure, remark in rows:
+        table.add_row(name, figure, Text(remark))
     console.print(Text.assemble((f"{len(result.answers)} orders", "bold"), f" {source}"), soft_wrap=True)
     console.print()
     console.print(table, highlight=False)
@@ -168,7 +180,7 @@ def show_kept(console: Console, system: System) -> None:
     table.add_row("coordinator", system.address, f"process {system.coordinator.pid}, journal {system.journal}")
     for name, program in system.participants.items():
         table.add_row(name, program.address, f"process {program.pid}, database {system.dsn(name)}")
-    wide = Console(file=console.file, width=400, force_terminal=console.is_terminal, highlight=False)
+    wide = Console(file=console.file, width=_WIDE, force_terminal=console.is_terminal, highlight=False)
     wide.print()
     wide.print("[bold]It keeps running[/] until you press Ctrl-C; then everything is removed.")
     wide.print()
