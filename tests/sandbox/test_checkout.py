@@ -237,4 +237,5 @@ def test_amounts_are_told_as_they_were_paid_in(connect: Connect) -> None:
 
 def test_a_receipt_says_what_is_left(connect: Connect) -> None:
     with connect("payment") as connection:
-        assert charge(connection, Charge("9", "Ann", Decimal("0.01"))).balance == Decimal("99.99")
+        assert str(charge(connection, Charge("9", "Ann", Decimal("0.01"))).balance) == "99.99"
+        assert str(charge(connection, Charge("10", "Ann", Decimal("9.99"))).balance) == "90"

@@ -68,8 +68,9 @@ def demo(
 ) -> None:
     """Run orders through four services with four databases, and check that every one is everywhere or nowhere.
 
-    Starts a coordinator, four participants and four Postgres clusters on free ports, sends the orders, checks all four
-    databases, and removes everything again. The exit code is 0 only if they agree.
+    Starts a coordinator, four participants and four Postgres clusters on free
+    ports, sends the orders, checks all four databases, and removes everything
+    again. The exit code is 0 only if they agree.
     """
     try:
         placed, source = _orders(orders, count, seed)

@@ -35,7 +35,7 @@ def charge(connection: psycopg.Connection, order: Charge) -> Receipt:
         raise Refused("INVALID_AMOUNT", f"{order.amount} cannot be charged")
     left = connection.execute(
         "UPDATE account SET balance = balance - %(amount)s"
-        " WHERE customer_id = %(customer)s AND balance >= %(amount)s RETURNING balance",
+        " WHERE customer_id = %(customer)s AND balance >= %(amount)s RETURNING trim_scale(balance)",
         {"customer": order.customer_id, "amount": order.amount},
     ).fetchone()
     if left is None:
@@ -48,8 +48,9 @@ def charge(connection: psycopg.Connection, order: Charge) -> Receipt:
 
 
 def _refusal(connection: psycopg.Connection, order: Charge) -> Refused:
-    account = connection.execute("SELECT balance FROM account WHERE customer_id = %s", (order.customer_id,)).fetchone()
+    account = connection.execute(
+        "SELECT trim_scale(balance) FROM account WHERE customer_id = %s", (order.customer_id,)
+    ).fetchone()
     if account is None:
         return Refused("UNKNOWN_CUSTOMER", f"there is no customer {order.customer_id!r}")
-    balance = account[0].normalize()  # as it was paid in, without the column's trailing zeros
-    return Refused("NO_FUNDS", f"customer {order.customer_id} has {balance:f}, the order costs {order.amount}")
+    return Refused("NO_FUNDS", f"customer {order.customer_id} has {account[0]}, the order costs {order.amount}")
