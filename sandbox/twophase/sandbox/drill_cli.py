@@ -17,8 +17,8 @@ from twophase.sandbox.signals import Failure, end_on_signals, run
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twophase.sandbox.drill.catalogue import Drill
     from twophase.sandbox.drill.run import Outcome, Report
+    from twophase.sandbox.drill.values import Drill
 
 VIOLATED: Final = 1
 WRONG_INPUT: Final = 2

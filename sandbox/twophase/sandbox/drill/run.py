@@ -5,16 +5,19 @@ Lives here: the course, and the results as values. Must not live here: options a
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from twophase.contract.crashpoints import CrashPoint
-from twophase.sandbox.drill.catalogue import Drill, warm_up
 from twophase.sandbox.drill.load import Told
 from twophase.sandbox.drill.stage import NotHit, Stage
+from twophase.sandbox.drill.values import Drill
+
+_WARM_UP: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +92,13 @@ async def _run(stage: Stage, drill: Drill, seed: int) -> Outcome:
     measured = len(stage.recoveries)
     wrong: list[str] = []
     async with stage.load(seed) as load:
-        await warm_up()
+        await _some_load()
         try:
             await drill.act(stage)
         except NotHit as error:
             wrong.append(f"not hit: {error}")
         await stage.disarm()
-        await warm_up()
+        await _some_load()
     await load.settle()
     await stage.rest()
     wrong.extend(stage.verdict(load))
@@ -103,3 +106,8 @@ async def _run(stage: Stage, drill: Drill, seed: int) -> Outcome:
     told = {told.value: load.record.count()[told] for told in Told}
     recovery = max(stage.recoveries[measured:], default=None)
     return Outcome(drill, tuple(wrong), told, time.monotonic() - started, recovery)
+
+
+async def _some_load() -> None:
+    """A moment of load before anything happens, and after it, so that there is work under way."""
+    await asyncio.sleep(_WARM_UP)

@@ -1,0 +1,160 @@
+"""The drills that kill a process at a named crash point, singly and in pairs.
+
+Lives here: one drill for every point, and what must happen first so that it is reached. Must not live here: how it is
+done (`stage`) and how it is judged (`check`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final
+
+from twophase.contract.crashpoints import CrashPoint
+from twophase.coordinator.client import TwophaseError
+from twophase.sandbox.bank import NAMES
+from twophase.sandbox.drill.stage import COORDINATOR, Stage
+from twophase.sandbox.drill.values import Act, Drill
+
+_BANK: Final = NAMES[0]
+
+_QUICK: Final = frozenset(
+    {
+        CrashPoint.COORDINATOR_BEFORE_DECIDE,
+        CrashPoint.COORDINATOR_BEFORE_WRITE,
+        CrashPoint.COORDINATOR_AFTER_DECIDE,
+        CrashPoint.COORDINATOR_AFTER_COMMIT,
+        CrashPoint.PARTICIPANT_AFTER_PREPARE,
+        CrashPoint.PARTICIPANT_AFTER_LOCAL_COMMIT,
+        CrashPoint.PARTICIPANT_AFTER_COMMIT_PREPARED,
+    }
+)
+# What needs somebody else to die first, so that there is something to recover, or to settle.
+_AFTER_A_CRASH_AT: Final = {
+    CrashPoint.RECOVERY_BEFORE_TAKE_UP: CrashPoint.COORDINATOR_AFTER_DECIDE,
+    CrashPoint.RECOVERY_AFTER_TAKE_UP: CrashPoint.COORDINATOR_AFTER_DECIDE,
+    CrashPoint.RECOVERY_BEFORE_PRESUME: CrashPoint.COORDINATOR_BEFORE_DECIDE,
+    CrashPoint.RECOVERY_AFTER_PRESUME: CrashPoint.COORDINATOR_BEFORE_DECIDE,
+}
+_AT_START: Final = frozenset(
+    {
+        CrashPoint.COORDINATOR_BEFORE_EPOCH,
+        CrashPoint.COORDINATOR_AFTER_EPOCH,
+        CrashPoint.RECOVERY_BEFORE_SWEEP,
+        CrashPoint.RECOVERY_AFTER_SWEEP,
+    }
+)
+_SETTLING: Final = frozenset({CrashPoint.COORDINATOR_BEFORE_SETTLE, CrashPoint.COORDINATOR_AFTER_SETTLE})
+_REGISTERING: Final = frozenset({CrashPoint.COORDINATOR_BEFORE_REGISTER, CrashPoint.COORDINATOR_AFTER_REGISTER})
+_GREETING: Final = frozenset({CrashPoint.PARTICIPANT_BEFORE_REMEMBER, CrashPoint.PARTICIPANT_AFTER_REMEMBER})
+
+
+def dies_at(point: CrashPoint) -> Drill:
+    """The drill that kills a process at one point."""
+    victim = _BANK if point.value.startswith("participant.") else COORDINATOR
+    return Drill(point.value, f"{victim} dies at this point", _act_at(point, victim), (point,), point in _QUICK)
+
+
+def _act_at(point: CrashPoint, victim: str) -> Act:
+    if point in _AFTER_A_CRASH_AT:
+        return _dies_twice(_AFTER_A_CRASH_AT[point], point)
+    if point in _AT_START:
+        return _dies_at_start(point)
+    if point in _SETTLING:
+        return _dies_settling(point)
+    if point in _REGISTERING:
+        return _dies_registering(point)
+    if point in _GREETING:
+        return _dies_greeting(point)
+    return _dies_at_work(point, victim)
+
+
+def _dies_at_work(point: CrashPoint, victim: str) -> Act:
+    async def act(stage: Stage) -> None:
+        await stage.arm(victim, point, nth=3)
+        await stage.dies(victim, point)
+        await stage.revive(victim)
+
+    return act
+
+
+def _dies_twice(first: CrashPoint, second: CrashPoint) -> Act:
+    async def act(stage: Stage) -> None:
+        await stage.arm(COORDINATOR, first, nth=5)
+        await stage.dies(COORDINATOR, first)
+        await stage.start_armed(COORDINATOR, second)
+        await stage.dies(COORDINATOR, second)
+        await stage.revive(COORDINATOR)
+
+    return act
+
+
+def _dies_at_start(point: CrashPoint) -> Act:
+    async def act(stage: Stage) -> None:
+        await stage.program(COORDINATOR).kill()
+        await stage.start_armed(COORDINATOR, point)
+        await stage.dies(COORDINATOR, point)
+        await stage.revive(COORDINATOR)
+
+    return act
+
+
+def _dies_settling(point: CrashPoint) -> Act:
+    """The delegate dies after its commit, so that the coordinator must ask how it ended; then the coordinator dies."""
+
+    async def act(stage: Stage) -> None:
+        committed = CrashPoint.PARTICIPANT_AFTER_LOCAL_COMMIT
+        await stage.arm(COORDINATOR, point)
+        await stage.arm(_BANK, committed)
+        await stage.dies(_BANK, committed)
+        await stage.program(_BANK).start()
+        await stage.dies(COORDINATOR, point)
+        await stage.revive(COORDINATOR)
+
+    return act
+
+
+def _dies_registering(point: CrashPoint) -> Act:
+    """A participant that is known registers without a write, unless its address is new: here it is spelt otherwise."""
+
+    async def act(stage: Stage) -> None:
+        known = stage.program(_BANK).address
+        await stage.arm(COORDINATOR, point)
+        with contextlib.suppress(TwophaseError):
+            await stage.register(_BANK, known.replace("127.0.0.1", "localhost"))
+        await stage.dies(COORDINATOR, point)
+        await stage.revive(COORDINATOR)
+        await stage.register(_BANK, known)
+
+    return act
+
+
+def _dies_greeting(point: CrashPoint) -> Act:
+    async def act(stage: Stage) -> None:
+        await stage.program(COORDINATOR).kill()
+        await stage.arm(_BANK, point)
+        await stage.program(COORDINATOR).start()
+        await stage.dies(_BANK, point)
+        await stage.revive(_BANK)
+
+    return act
+
+
+def _pair(first: CrashPoint, second: CrashPoint) -> Drill:
+    async def act(stage: Stage) -> None:
+        await stage.arm(_BANK, second, nth=4)
+        await stage.arm(COORDINATOR, first, nth=4)
+        await stage.dies(COORDINATOR, first)
+        # Without a coordinator no more work comes: the participant may live until it is back.
+        await stage.program(COORDINATOR).start()
+        await stage.dies(_BANK, second)
+        await stage.revive(_BANK)
+
+    return Drill(f"{first.value} + {second.value}", f"the coordinator and {_BANK} both die", act, (first, second))
+
+
+PAIRS: Final = (
+    _pair(CrashPoint.COORDINATOR_AFTER_DECIDE, CrashPoint.PARTICIPANT_AFTER_PREPARE),
+    _pair(CrashPoint.COORDINATOR_BEFORE_DECIDE, CrashPoint.PARTICIPANT_BEFORE_VOTE),
+    _pair(CrashPoint.COORDINATOR_AFTER_COMMIT, CrashPoint.PARTICIPANT_AFTER_COMMIT_PREPARED),
+    _pair(CrashPoint.COORDINATOR_AFTER_WRITE, CrashPoint.PARTICIPANT_BEFORE_COMMIT_PREPARED),
+)
