@@ -133,7 +133,7 @@ class Scripted(coordinator_pb2_grpc.CoordinatorServicer):
     async def Begin(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise NotImplementedError
 
-    Enlist = Vote = Commit = Rollback = Begin
+    Enlist = Vote = Commit = Rollback = ListInDoubt = Diagnose = Begin
 
 
 @contextlib.asynccontextmanager

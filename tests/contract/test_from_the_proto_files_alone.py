@@ -136,6 +136,18 @@ class Purse(participant_pb2_grpc.ParticipantServicer):
             identity=self.identity,
         )
 
+    async def Observe(
+        self, request: participant_pb2.ObserveRequest, context: Context
+    ) -> participant_pb2.ObserveResponse:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "a purse has no locks to show")
+        raise AssertionError
+
+    async def Diagnose(
+        self, request: participant_pb2.DiagnoseRequest, context: Context
+    ) -> participant_pb2.DiagnoseResponse:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "a purse has no server to look at")
+        raise AssertionError
+
 
 @dataclass(frozen=True)
 class Parts:

@@ -59,6 +59,12 @@ class Scripted(participant_pb2_grpc.ParticipantServicer):
     async def Inspect(self, request: Any, context: Any) -> Any:  # noqa: N802
         return await self._answer("Inspect", context, participant_pb2.InspectResponse())
 
+    async def Observe(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("Observe", context, participant_pb2.ObserveResponse())
+
+    async def Diagnose(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await self._answer("Diagnose", context, participant_pb2.DiagnoseResponse())
+
 
 @contextlib.asynccontextmanager
 async def serving(participant: Scripted, port: int = 0) -> AsyncIterator[int]:

@@ -91,6 +91,12 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
             epoch=wire.epoch_message(journal.epoch),
         )
 
+    async def ListInDoubt(self, request: coordinator_pb2.ListInDoubtRequest, context: _Context) -> NoReturn:
+        raise Rejected(_not_offered("ListInDoubt"))
+
+    async def Diagnose(self, request: coordinator_pb2.CoordinatorDiagnoseRequest, context: _Context) -> NoReturn:
+        raise Rejected(_not_offered("Diagnose"))
+
     async def Begin(self, request: coordinator_pb2.BeginRequest, context: _Context) -> NoReturn:
         raise Rejected(_not_offered("Begin"))
 

@@ -108,6 +108,12 @@ class ParticipantService(participant_pb2_grpc.ParticipantServicer):
     ) -> participant_pb2.InspectResponse:
         return await self._answer(self._inspect(request), context)
 
+    async def Observe(self, request: participant_pb2.ObserveRequest, context: _Context) -> NoReturn:  # noqa: ARG002
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Observe is not offered yet: use ListPrepared")
+
+    async def Diagnose(self, request: participant_pb2.DiagnoseRequest, context: _Context) -> NoReturn:  # noqa: ARG002
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Diagnose is not offered yet")
+
     async def _handshake(self, request: participant_pb2.HandshakeRequest) -> participant_pb2.HandshakeResponse:
         name = self._participant.name
         if request.participant != name:

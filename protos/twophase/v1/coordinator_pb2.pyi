@@ -23,6 +23,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from twophase.v1 import types_pb2 as _types_pb2
@@ -128,6 +129,42 @@ OUTCOME_NOT_SEEN: Outcome.ValueType  # 5
 this answer in `seen_epoch`. It does not mean aborted.
 """
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
+
+class _EventKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVENT_KIND_UNSPECIFIED: _EventKind.ValueType  # 0
+    """Never sent."""
+    EVENT_KIND_BEGUN: _EventKind.ValueType  # 1
+    """Its work was about to be sent to its branches."""
+    EVENT_KIND_VOTED: _EventKind.ValueType  # 2
+    """A branch voted; VOTE_UNSPECIFIED if its vote was lost."""
+    EVENT_KIND_DECIDED: _EventKind.ValueType  # 3
+    """The decision was made."""
+    EVENT_KIND_FINISHED: _EventKind.ValueType  # 4
+    """A branch is over, by its participant's own word."""
+    EVENT_KIND_ENDED: _EventKind.ValueType  # 5
+    """Every branch is over."""
+
+class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
+    """What can happen to a transaction."""
+
+EVENT_KIND_UNSPECIFIED: EventKind.ValueType  # 0
+"""Never sent."""
+EVENT_KIND_BEGUN: EventKind.ValueType  # 1
+"""Its work was about to be sent to its branches."""
+EVENT_KIND_VOTED: EventKind.ValueType  # 2
+"""A branch voted; VOTE_UNSPECIFIED if its vote was lost."""
+EVENT_KIND_DECIDED: EventKind.ValueType  # 3
+"""The decision was made."""
+EVENT_KIND_FINISHED: EventKind.ValueType  # 4
+"""A branch is over, by its participant's own word."""
+EVENT_KIND_ENDED: EventKind.ValueType  # 5
+"""Every branch is over."""
+Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 class _BranchState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -663,19 +700,31 @@ class GetRequest(_message.Message):
 
     TXID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WITH_EVENTS_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
     txid: _builtins.str
     """The transaction's name."""
     request_id: _builtins.str
     """The request's name; answers for its committed attempt if there is one, else for its latest."""
+    with_events: _builtins.bool
+    """True to get the events it is made of, too, in the order in which they happened."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """Tells the transaction as it stood at this moment, by the coordinator's clock; unset: as it stands now. Events after it
+        are left out. NOT_FOUND, or OUTCOME_NOT_SEEN, if nothing of it had happened yet.
+        """
+
     def __init__(
         self,
         *,
         txid: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        with_events: _builtins.bool = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "request_id", b"request_id", "txid", b"txid"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "key", b"key", "request_id", b"request_id", "txid", b"txid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "request_id", b"request_id", "txid", b"txid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "key", b"key", "request_id", b"request_id", "txid", b"txid", "with_events", b"with_events"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_key: _TypeAlias = _typing.Literal["txid", "request_id"]  # noqa: Y015
     _WhichOneofArgType_key: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
@@ -726,22 +775,26 @@ class ListRequest(_message.Message):
     UNFINISHED_ONLY_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    HEURISTIC_ONLY_FIELD_NUMBER: _builtins.int
     unfinished_only: _builtins.bool
     """Only those that are not finished at every participant."""
     page_size: _builtins.int
     """At most this many, 1 to 1000; 0 means 100."""
     page_token: _builtins.str
     """The token of the page before; empty for the first."""
+    heuristic_only: _builtins.bool
+    """Only those of which a branch ended against the decision. Together with `unfinished_only`: INVALID_ARGUMENT."""
     def __init__(
         self,
         *,
         unfinished_only: _builtins.bool = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        heuristic_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "unfinished_only", b"unfinished_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heuristic_only", b"heuristic_only", "page_size", b"page_size", "page_token", b"page_token", "unfinished_only", b"unfinished_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -796,6 +849,7 @@ class Transaction(_message.Message):
     APPLIED_FIELD_NUMBER: _builtins.int
     BRANCHES_FIELD_NUMBER: _builtins.int
     REFUSALS_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     txid: _builtins.str
     """Its name."""
     request_id: _builtins.str
@@ -818,6 +872,10 @@ class Transaction(_message.Message):
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Refusal]:
         """Why it was aborted."""
 
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___TransactionEvent]:
+        """What happened to it, if the call asked for that."""
+
     def __init__(
         self,
         *,
@@ -830,14 +888,77 @@ class Transaction(_message.Message):
         applied: _builtins.bool = ...,
         branches: _abc.Iterable[Global___Branch] | None = ...,
         refusals: _abc.Iterable[_types_pb2.Refusal] | None = ...,
+        events: _abc.Iterable[Global___TransactionEvent] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "attempt", b"attempt", "branches", b"branches", "decision", b"decision", "outcome", b"outcome", "protocol", b"protocol", "refusals", b"refusals", "request_id", b"request_id", "txid", b"txid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "attempt", b"attempt", "branches", b"branches", "decision", b"decision", "events", b"events", "outcome", b"outcome", "protocol", b"protocol", "refusals", b"refusals", "request_id", b"request_id", "txid", b"txid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Transaction: _TypeAlias = Transaction  # noqa: Y015
+
+@_typing.final
+class TransactionEvent(_message.Message):
+    """One thing that happened to a transaction, as the journal keeps it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    GID_FIELD_NUMBER: _builtins.int
+    PARTICIPANT_FIELD_NUMBER: _builtins.int
+    VOTE_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    REFUSALS_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Its place in the journal; events with no force of their own may become durable later than they happened."""
+    kind: Global___EventKind.ValueType
+    """What."""
+    gid: _builtins.str
+    """The branch it is about; for VOTED and FINISHED."""
+    participant: _builtins.str
+    """Where that branch is."""
+    vote: _types_pb2.Vote.ValueType
+    """The vote; for VOTED."""
+    decision: _types_pb2.Decision.ValueType
+    """The decision; for DECIDED."""
+    state: Global___BranchState.ValueType
+    """How the branch ended; for FINISHED."""
+    outcome: Global___Outcome.ValueType
+    """OUTCOME_COMMITTED or OUTCOME_ABORTED; for ENDED."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When, by the coordinator's clock, which may have been set back in between: the position is the order."""
+
+    @_builtins.property
+    def refusals(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Refusal]:
+        """Why; for DECIDED by abort."""
+
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        kind: Global___EventKind.ValueType = ...,
+        gid: _builtins.str = ...,
+        participant: _builtins.str = ...,
+        vote: _types_pb2.Vote.ValueType = ...,
+        decision: _types_pb2.Decision.ValueType = ...,
+        state: Global___BranchState.ValueType = ...,
+        outcome: Global___Outcome.ValueType = ...,
+        refusals: _abc.Iterable[_types_pb2.Refusal] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "decision", b"decision", "gid", b"gid", "kind", b"kind", "outcome", b"outcome", "participant", b"participant", "position", b"position", "refusals", b"refusals", "state", b"state", "vote", b"vote"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransactionEvent: _TypeAlias = TransactionEvent  # noqa: Y015
 
 @_typing.final
 class Branch(_message.Message):
@@ -868,3 +989,271 @@ class Branch(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Branch: _TypeAlias = Branch  # noqa: Y015
+
+@_typing.final
+class ListInDoubtRequest(_message.Message):
+    """All of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListInDoubtRequest: _TypeAlias = ListInDoubtRequest  # noqa: Y015
+
+@_typing.final
+class ListInDoubtResponse(_message.Message):
+    """What is in doubt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BRANCHES_FIELD_NUMBER: _builtins.int
+    UNANSWERED_FIELD_NUMBER: _builtins.int
+    QUARANTINE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    quarantine: _builtins.str
+    """Why this coordinator concludes nothing about what it has no decision for (its journal is older than its
+    participants); empty if that is not so.
+    """
+    @_builtins.property
+    def branches(self) -> _containers.RepeatedCompositeFieldContainer[Global___InDoubtBranch]:
+        """The oldest first; those of participants that did not answer last."""
+
+    @_builtins.property
+    def unanswered(self) -> _containers.RepeatedCompositeFieldContainer[Global___Unanswered]:
+        """Participants that could not be asked: what is prepared there is known from the journal only."""
+
+    @_builtins.property
+    def epoch(self) -> _types_pb2.Epoch:
+        """The answering coordinator's epoch."""
+
+    def __init__(
+        self,
+        *,
+        branches: _abc.Iterable[Global___InDoubtBranch] | None = ...,
+        unanswered: _abc.Iterable[Global___Unanswered] | None = ...,
+        quarantine: _builtins.str = ...,
+        epoch: _types_pb2.Epoch | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branches", b"branches", "epoch", b"epoch", "quarantine", b"quarantine", "unanswered", b"unanswered"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListInDoubtResponse: _TypeAlias = ListInDoubtResponse  # noqa: Y015
+
+@_typing.final
+class Unanswered(_message.Message):
+    """A participant that did not answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTICIPANT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    participant: _builtins.str
+    """Its name."""
+    error: _builtins.str
+    """Why not."""
+    def __init__(
+        self,
+        *,
+        participant: _builtins.str = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "participant", b"participant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Unanswered: _TypeAlias = Unanswered  # noqa: Y015
+
+@_typing.final
+class InDoubtBranch(_message.Message):
+    """A branch that is in doubt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GID_FIELD_NUMBER: _builtins.int
+    TXID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PARTICIPANT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    DOING_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    OBSERVED_FIELD_NUMBER: _builtins.int
+    AGE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    LOCKS_FIELD_NUMBER: _builtins.int
+    WAITERS_FIELD_NUMBER: _builtins.int
+    HORIZON_AGE_FIELD_NUMBER: _builtins.int
+    gid: _builtins.str
+    """Its name."""
+    txid: _builtins.str
+    """Its transaction."""
+    request_id: _builtins.str
+    """The request the transaction runs for; empty if that is not known."""
+    participant: _builtins.str
+    """Where it is."""
+    state: Global___BranchState.ValueType
+    """Where it stands: PREPARED if its participant says so; else as the journal knows it."""
+    decision: _types_pb2.Decision.ValueType
+    """The decision, if it is made: then the branch is being finished."""
+    doing: _builtins.str
+    """What the coordinator is doing about it, in one line."""
+    attempts: _builtins.int
+    """How often its participant was told the decision in vain, by this coordinator since its start."""
+    last_error: _builtins.str
+    """What the last of these ended in."""
+    observed: _builtins.bool
+    """True if its participant answered; then the fields below are known."""
+    owner: _builtins.str
+    """The role that prepared it."""
+    horizon_age: _builtins.int
+    """As in ObservedBranch."""
+    @_builtins.property
+    def age(self) -> _duration_pb2.Duration:
+        """How long ago it was prepared, by the database's own clock."""
+
+    @_builtins.property
+    def locks(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.HeldLock]:
+        """What it keeps locked."""
+
+    @_builtins.property
+    def waiters(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Waiter]:
+        """Who waits for it."""
+
+    def __init__(
+        self,
+        *,
+        gid: _builtins.str = ...,
+        txid: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        participant: _builtins.str = ...,
+        state: Global___BranchState.ValueType = ...,
+        decision: _types_pb2.Decision.ValueType = ...,
+        doing: _builtins.str = ...,
+        attempts: _builtins.int = ...,
+        last_error: _builtins.str = ...,
+        observed: _builtins.bool = ...,
+        age: _duration_pb2.Duration | None = ...,
+        owner: _builtins.str = ...,
+        locks: _abc.Iterable[_types_pb2.HeldLock] | None = ...,
+        waiters: _abc.Iterable[_types_pb2.Waiter] | None = ...,
+        horizon_age: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "attempts", b"attempts", "decision", b"decision", "doing", b"doing", "gid", b"gid", "horizon_age", b"horizon_age", "last_error", b"last_error", "locks", b"locks", "observed", b"observed", "owner", b"owner", "participant", b"participant", "request_id", b"request_id", "state", b"state", "txid", b"txid", "waiters", b"waiters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InDoubtBranch: _TypeAlias = InDoubtBranch  # noqa: Y015
+
+@_typing.final
+class CoordinatorDiagnoseRequest(_message.Message):
+    """All there is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CoordinatorDiagnoseRequest: _TypeAlias = CoordinatorDiagnoseRequest  # noqa: Y015
+
+@_typing.final
+class CoordinatorDiagnoseResponse(_message.Message):
+    """How everything is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKS_FIELD_NUMBER: _builtins.int
+    PARTICIPANTS_FIELD_NUMBER: _builtins.int
+    JOURNAL_ID_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    journal_id: _builtins.str
+    """The journal, 16 hex digits."""
+    label: _builtins.str
+    """What people call this installation; may be empty."""
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Check]:
+        """The coordinator and its journal."""
+
+    @_builtins.property
+    def participants(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParticipantDiagnosis]:
+        """Every participant, by name."""
+
+    @_builtins.property
+    def epoch(self) -> _types_pb2.Epoch:
+        """The answering coordinator's epoch."""
+
+    def __init__(
+        self,
+        *,
+        checks: _abc.Iterable[_types_pb2.Check] | None = ...,
+        participants: _abc.Iterable[Global___ParticipantDiagnosis] | None = ...,
+        journal_id: _builtins.str = ...,
+        label: _builtins.str = ...,
+        epoch: _types_pb2.Epoch | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "epoch", b"epoch", "journal_id", b"journal_id", "label", b"label", "participants", b"participants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CoordinatorDiagnoseResponse: _TypeAlias = CoordinatorDiagnoseResponse  # noqa: Y015
+
+@_typing.final
+class ParticipantDiagnosis(_message.Message):
+    """How one participant is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTICIPANT_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    participant: _builtins.str
+    """Its name."""
+    address: _builtins.str
+    """Where it listens."""
+    @_builtins.property
+    def identity(self) -> _types_pb2.DatabaseIdentity:
+        """Its database, as the journal knows it."""
+
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Check]:
+        """What was found; first whether it answers."""
+
+    def __init__(
+        self,
+        *,
+        participant: _builtins.str = ...,
+        address: _builtins.str = ...,
+        identity: _types_pb2.DatabaseIdentity | None = ...,
+        checks: _abc.Iterable[_types_pb2.Check] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "checks", b"checks", "identity", b"identity", "participant", b"participant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ParticipantDiagnosis: _TypeAlias = ParticipantDiagnosis  # noqa: Y015

@@ -80,6 +80,16 @@ class CoordinatorStub(object):
                 request_serializer=twophase_dot_v1_dot_coordinator__pb2.ListRequest.SerializeToString,
                 response_deserializer=twophase_dot_v1_dot_coordinator__pb2.ListResponse.FromString,
                 _registered_method=True)
+        self.ListInDoubt = channel.unary_unary(
+                '/twophase.v1.Coordinator/ListInDoubt',
+                request_serializer=twophase_dot_v1_dot_coordinator__pb2.ListInDoubtRequest.SerializeToString,
+                response_deserializer=twophase_dot_v1_dot_coordinator__pb2.ListInDoubtResponse.FromString,
+                _registered_method=True)
+        self.Diagnose = channel.unary_unary(
+                '/twophase.v1.Coordinator/Diagnose',
+                request_serializer=twophase_dot_v1_dot_coordinator__pb2.CoordinatorDiagnoseRequest.SerializeToString,
+                response_deserializer=twophase_dot_v1_dot_coordinator__pb2.CoordinatorDiagnoseResponse.FromString,
+                _registered_method=True)
 
 
 class CoordinatorServicer(object):
@@ -167,6 +177,27 @@ class CoordinatorServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListInDoubt(self, request, context):
+        """Lists every branch that is in doubt at this moment: prepared and not finished, as its participant says, or said to be
+        so by the journal where the participant does not answer. With each what it holds, who waits for it, and what the
+        coordinator is doing about it. It asks all participants, and takes a few seconds if one of them is away.
+
+        May be repeated; for people who look, not for polling.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Diagnose(self, request, context):
+        """Looks at the coordinator, its journal and every participant, and says what is not as it should be. It takes a few
+        seconds if a participant is away.
+
+        May be repeated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CoordinatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -214,6 +245,16 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.List,
                     request_deserializer=twophase_dot_v1_dot_coordinator__pb2.ListRequest.FromString,
                     response_serializer=twophase_dot_v1_dot_coordinator__pb2.ListResponse.SerializeToString,
+            ),
+            'ListInDoubt': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListInDoubt,
+                    request_deserializer=twophase_dot_v1_dot_coordinator__pb2.ListInDoubtRequest.FromString,
+                    response_serializer=twophase_dot_v1_dot_coordinator__pb2.ListInDoubtResponse.SerializeToString,
+            ),
+            'Diagnose': grpc.unary_unary_rpc_method_handler(
+                    servicer.Diagnose,
+                    request_deserializer=twophase_dot_v1_dot_coordinator__pb2.CoordinatorDiagnoseRequest.FromString,
+                    response_serializer=twophase_dot_v1_dot_coordinator__pb2.CoordinatorDiagnoseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -460,6 +501,60 @@ class Coordinator(object):
             '/twophase.v1.Coordinator/List',
             twophase_dot_v1_dot_coordinator__pb2.ListRequest.SerializeToString,
             twophase_dot_v1_dot_coordinator__pb2.ListResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListInDoubt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/twophase.v1.Coordinator/ListInDoubt',
+            twophase_dot_v1_dot_coordinator__pb2.ListInDoubtRequest.SerializeToString,
+            twophase_dot_v1_dot_coordinator__pb2.ListInDoubtResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Diagnose(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/twophase.v1.Coordinator/Diagnose',
+            twophase_dot_v1_dot_coordinator__pb2.CoordinatorDiagnoseRequest.SerializeToString,
+            twophase_dot_v1_dot_coordinator__pb2.CoordinatorDiagnoseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -90,6 +90,19 @@ class CoordinatorStub:
     """
     List: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListRequest, _coordinator_pb2.ListResponse]
     """Lists transactions, the newest first. May be repeated."""
+    ListInDoubt: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListInDoubtRequest, _coordinator_pb2.ListInDoubtResponse]
+    """Lists every branch that is in doubt at this moment: prepared and not finished, as its participant says, or said to be
+    so by the journal where the participant does not answer. With each what it holds, who waits for it, and what the
+    coordinator is doing about it. It asks all participants, and takes a few seconds if one of them is away.
+
+    May be repeated; for people who look, not for polling.
+    """
+    Diagnose: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CoordinatorDiagnoseRequest, _coordinator_pb2.CoordinatorDiagnoseResponse]
+    """Looks at the coordinator, its journal and every participant, and says what is not as it should be. It takes a few
+    seconds if a participant is away.
+
+    May be repeated.
+    """
 
 @_typing.type_check_only
 class CoordinatorAsyncStub(CoordinatorStub):
@@ -137,6 +150,19 @@ class CoordinatorAsyncStub(CoordinatorStub):
     """
     List: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListRequest, _coordinator_pb2.ListResponse]  # type: ignore[assignment]
     """Lists transactions, the newest first. May be repeated."""
+    ListInDoubt: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListInDoubtRequest, _coordinator_pb2.ListInDoubtResponse]  # type: ignore[assignment]
+    """Lists every branch that is in doubt at this moment: prepared and not finished, as its participant says, or said to be
+    so by the journal where the participant does not answer. With each what it holds, who waits for it, and what the
+    coordinator is doing about it. It asks all participants, and takes a few seconds if one of them is away.
+
+    May be repeated; for people who look, not for polling.
+    """
+    Diagnose: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CoordinatorDiagnoseRequest, _coordinator_pb2.CoordinatorDiagnoseResponse]  # type: ignore[assignment]
+    """Looks at the coordinator, its journal and every participant, and says what is not as it should be. It takes a few
+    seconds if a participant is away.
+
+    May be repeated.
+    """
 
 class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
     """Commits one piece of business in several databases, everywhere or nowhere."""
@@ -235,5 +261,30 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.ListResponse, _abc.Awaitable[_coordinator_pb2.ListResponse]]:
         """Lists transactions, the newest first. May be repeated."""
+
+    @_abc_1.abstractmethod
+    def ListInDoubt(
+        self,
+        request: _coordinator_pb2.ListInDoubtRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ListInDoubtResponse, _abc.Awaitable[_coordinator_pb2.ListInDoubtResponse]]:
+        """Lists every branch that is in doubt at this moment: prepared and not finished, as its participant says, or said to be
+        so by the journal where the participant does not answer. With each what it holds, who waits for it, and what the
+        coordinator is doing about it. It asks all participants, and takes a few seconds if one of them is away.
+
+        May be repeated; for people who look, not for polling.
+        """
+
+    @_abc_1.abstractmethod
+    def Diagnose(
+        self,
+        request: _coordinator_pb2.CoordinatorDiagnoseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.CoordinatorDiagnoseResponse, _abc.Awaitable[_coordinator_pb2.CoordinatorDiagnoseResponse]]:
+        """Looks at the coordinator, its journal and every participant, and says what is not as it should be. It takes a few
+        seconds if a participant is away.
+
+        May be repeated.
+        """
 
 def add_CoordinatorServicer_to_server(servicer: CoordinatorServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -854,3 +854,157 @@ class InspectResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InspectResponse: _TypeAlias = InspectResponse  # noqa: Y015
+
+@_typing.final
+class ObserveRequest(_message.Message):
+    """Whose prepared branches to look at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOURNAL_ID_FIELD_NUMBER: _builtins.int
+    journal_id: _builtins.str
+    """The journal's id, 16 hex digits, matched exactly."""
+    def __init__(
+        self,
+        *,
+        journal_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["journal_id", b"journal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ObserveRequest: _TypeAlias = ObserveRequest  # noqa: Y015
+
+@_typing.final
+class ObserveResponse(_message.Message):
+    """What was seen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BRANCHES_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def branches(self) -> _containers.RepeatedCompositeFieldContainer[Global___ObservedBranch]:
+        """One for each prepared branch, the oldest first."""
+
+    @_builtins.property
+    def identity(self) -> _types_pb2.DatabaseIdentity:
+        """The database that answered."""
+
+    def __init__(
+        self,
+        *,
+        branches: _abc.Iterable[Global___ObservedBranch] | None = ...,
+        identity: _types_pb2.DatabaseIdentity | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branches", b"branches", "identity", b"identity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ObserveResponse: _TypeAlias = ObserveResponse  # noqa: Y015
+
+@_typing.final
+class ObservedBranch(_message.Message):
+    """A prepared branch, and what it means to the others."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GID_FIELD_NUMBER: _builtins.int
+    AGE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    LOCKS_FIELD_NUMBER: _builtins.int
+    WAITERS_FIELD_NUMBER: _builtins.int
+    HORIZON_AGE_FIELD_NUMBER: _builtins.int
+    gid: _builtins.str
+    """Its name."""
+    owner: _builtins.str
+    """The role that prepared it, and that alone (with its members and superusers) can finish it."""
+    horizon_age: _builtins.int
+    """How many transaction ids the server has given out since this branch got its own: no VACUUM can remove what died
+    within them, in any database of the server.
+    """
+    @_builtins.property
+    def age(self) -> _duration_pb2.Duration:
+        """How long ago it was prepared, by the database's own clock."""
+
+    @_builtins.property
+    def locks(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.HeldLock]:
+        """What it keeps locked, its own transaction id left out."""
+
+    @_builtins.property
+    def waiters(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Waiter]:
+        """Who waits for it, directly or behind another waiter; those who have waited longest first."""
+
+    def __init__(
+        self,
+        *,
+        gid: _builtins.str = ...,
+        age: _duration_pb2.Duration | None = ...,
+        owner: _builtins.str = ...,
+        locks: _abc.Iterable[_types_pb2.HeldLock] | None = ...,
+        waiters: _abc.Iterable[_types_pb2.Waiter] | None = ...,
+        horizon_age: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "gid", b"gid", "horizon_age", b"horizon_age", "locks", b"locks", "owner", b"owner", "waiters", b"waiters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ObservedBranch: _TypeAlias = ObservedBranch  # noqa: Y015
+
+@_typing.final
+class DiagnoseRequest(_message.Message):
+    """For whom to look."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOURNAL_ID_FIELD_NUMBER: _builtins.int
+    journal_id: _builtins.str
+    """The journal of the coordinator that asks, 16 hex digits: prepared transactions of any other are foreign."""
+    def __init__(
+        self,
+        *,
+        journal_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["journal_id", b"journal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiagnoseRequest: _TypeAlias = DiagnoseRequest  # noqa: Y015
+
+@_typing.final
+class DiagnoseResponse(_message.Message):
+    """What was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKS_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Check]:
+        """One for each thing that was looked at, always in the same order."""
+
+    @_builtins.property
+    def identity(self) -> _types_pb2.DatabaseIdentity:
+        """The database that answered."""
+
+    def __init__(
+        self,
+        *,
+        checks: _abc.Iterable[_types_pb2.Check] | None = ...,
+        identity: _types_pb2.DatabaseIdentity | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "identity", b"identity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiagnoseResponse: _TypeAlias = DiagnoseResponse  # noqa: Y015

@@ -70,6 +70,16 @@ class ParticipantStub(object):
                 request_serializer=twophase_dot_v1_dot_participant__pb2.InspectRequest.SerializeToString,
                 response_deserializer=twophase_dot_v1_dot_participant__pb2.InspectResponse.FromString,
                 _registered_method=True)
+        self.Observe = channel.unary_unary(
+                '/twophase.v1.Participant/Observe',
+                request_serializer=twophase_dot_v1_dot_participant__pb2.ObserveRequest.SerializeToString,
+                response_deserializer=twophase_dot_v1_dot_participant__pb2.ObserveResponse.FromString,
+                _registered_method=True)
+        self.Diagnose = channel.unary_unary(
+                '/twophase.v1.Participant/Diagnose',
+                request_serializer=twophase_dot_v1_dot_participant__pb2.DiagnoseRequest.SerializeToString,
+                response_deserializer=twophase_dot_v1_dot_participant__pb2.DiagnoseResponse.FromString,
+                _registered_method=True)
 
 
 class ParticipantServicer(object):
@@ -149,6 +159,25 @@ class ParticipantServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Observe(self, request, context):
+        """Tells what an operator wants to know of one journal's prepared branches: what each holds, and who waits for it.
+        Writes nothing. It reads the server's table of locks: for people who look, not for polling.
+
+        May be repeated. A participant that does not offer it answers UNIMPLEMENTED; what ListPrepared tells is used instead.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Diagnose(self, request, context):
+        """Looks whether the database is set up as prepared transactions need it. Writes nothing.
+
+        May be repeated. A participant that does not offer it answers UNIMPLEMENTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ParticipantServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -186,6 +215,16 @@ def add_ParticipantServicer_to_server(servicer, server):
                     servicer.Inspect,
                     request_deserializer=twophase_dot_v1_dot_participant__pb2.InspectRequest.FromString,
                     response_serializer=twophase_dot_v1_dot_participant__pb2.InspectResponse.SerializeToString,
+            ),
+            'Observe': grpc.unary_unary_rpc_method_handler(
+                    servicer.Observe,
+                    request_deserializer=twophase_dot_v1_dot_participant__pb2.ObserveRequest.FromString,
+                    response_serializer=twophase_dot_v1_dot_participant__pb2.ObserveResponse.SerializeToString,
+            ),
+            'Diagnose': grpc.unary_unary_rpc_method_handler(
+                    servicer.Diagnose,
+                    request_deserializer=twophase_dot_v1_dot_participant__pb2.DiagnoseRequest.FromString,
+                    response_serializer=twophase_dot_v1_dot_participant__pb2.DiagnoseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -378,6 +417,60 @@ class Participant(object):
             '/twophase.v1.Participant/Inspect',
             twophase_dot_v1_dot_participant__pb2.InspectRequest.SerializeToString,
             twophase_dot_v1_dot_participant__pb2.InspectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Observe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/twophase.v1.Participant/Observe',
+            twophase_dot_v1_dot_participant__pb2.ObserveRequest.SerializeToString,
+            twophase_dot_v1_dot_participant__pb2.ObserveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Diagnose(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/twophase.v1.Participant/Diagnose',
+            twophase_dot_v1_dot_participant__pb2.DiagnoseRequest.SerializeToString,
+            twophase_dot_v1_dot_participant__pb2.DiagnoseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -122,6 +122,17 @@ class ParticipantStub:
     May be repeated. No row proves nothing: the branch may be running or prepared. Reads the prepared branches first and
     the rows after them: a branch that is committed in between is seen twice, and not missed.
     """
+    Observe: _grpc.UnaryUnaryMultiCallable[_participant_pb2.ObserveRequest, _participant_pb2.ObserveResponse]
+    """Tells what an operator wants to know of one journal's prepared branches: what each holds, and who waits for it.
+    Writes nothing. It reads the server's table of locks: for people who look, not for polling.
+
+    May be repeated. A participant that does not offer it answers UNIMPLEMENTED; what ListPrepared tells is used instead.
+    """
+    Diagnose: _grpc.UnaryUnaryMultiCallable[_participant_pb2.DiagnoseRequest, _participant_pb2.DiagnoseResponse]
+    """Looks whether the database is set up as prepared transactions need it. Writes nothing.
+
+    May be repeated. A participant that does not offer it answers UNIMPLEMENTED.
+    """
 
 @_typing.type_check_only
 class ParticipantAsyncStub(ParticipantStub):
@@ -172,6 +183,17 @@ class ParticipantAsyncStub(ParticipantStub):
 
     May be repeated. No row proves nothing: the branch may be running or prepared. Reads the prepared branches first and
     the rows after them: a branch that is committed in between is seen twice, and not missed.
+    """
+    Observe: _aio.UnaryUnaryMultiCallable[_participant_pb2.ObserveRequest, _participant_pb2.ObserveResponse]  # type: ignore[assignment]
+    """Tells what an operator wants to know of one journal's prepared branches: what each holds, and who waits for it.
+    Writes nothing. It reads the server's table of locks: for people who look, not for polling.
+
+    May be repeated. A participant that does not offer it answers UNIMPLEMENTED; what ListPrepared tells is used instead.
+    """
+    Diagnose: _aio.UnaryUnaryMultiCallable[_participant_pb2.DiagnoseRequest, _participant_pb2.DiagnoseResponse]  # type: ignore[assignment]
+    """Looks whether the database is set up as prepared transactions need it. Writes nothing.
+
+    May be repeated. A participant that does not offer it answers UNIMPLEMENTED.
     """
 
 class ParticipantServicer(metaclass=_abc_1.ABCMeta):
@@ -262,6 +284,29 @@ class ParticipantServicer(metaclass=_abc_1.ABCMeta):
 
         May be repeated. No row proves nothing: the branch may be running or prepared. Reads the prepared branches first and
         the rows after them: a branch that is committed in between is seen twice, and not missed.
+        """
+
+    @_abc_1.abstractmethod
+    def Observe(
+        self,
+        request: _participant_pb2.ObserveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_participant_pb2.ObserveResponse, _abc.Awaitable[_participant_pb2.ObserveResponse]]:
+        """Tells what an operator wants to know of one journal's prepared branches: what each holds, and who waits for it.
+        Writes nothing. It reads the server's table of locks: for people who look, not for polling.
+
+        May be repeated. A participant that does not offer it answers UNIMPLEMENTED; what ListPrepared tells is used instead.
+        """
+
+    @_abc_1.abstractmethod
+    def Diagnose(
+        self,
+        request: _participant_pb2.DiagnoseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_participant_pb2.DiagnoseResponse, _abc.Awaitable[_participant_pb2.DiagnoseResponse]]:
+        """Looks whether the database is set up as prepared transactions need it. Writes nothing.
+
+        May be repeated. A participant that does not offer it answers UNIMPLEMENTED.
         """
 
 def add_ParticipantServicer_to_server(servicer: ParticipantServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -13,6 +13,7 @@ Conventions that hold for every message of this package:
 
 from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -173,6 +174,34 @@ VOTE_READ_ONLY: Vote.ValueType  # 2
 VOTE_NO: Vote.ValueType  # 3
 """The work was refused; nothing of it is left."""
 Global___Vote: _TypeAlias = Vote  # noqa: Y015
+
+class _CheckResult:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CheckResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CheckResult.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHECK_RESULT_UNSPECIFIED: _CheckResult.ValueType  # 0
+    """Never sent; treat it as CHECK_RESULT_PROBLEM."""
+    CHECK_RESULT_OK: _CheckResult.ValueType  # 1
+    """As it should be."""
+    CHECK_RESULT_WARNING: _CheckResult.ValueType  # 2
+    """It works, and somebody should look."""
+    CHECK_RESULT_PROBLEM: _CheckResult.ValueType  # 3
+    """Transactions fail, or stay in doubt, until somebody does what the remedy says."""
+
+class CheckResult(_CheckResult, metaclass=_CheckResultEnumTypeWrapper):
+    """What a check found."""
+
+CHECK_RESULT_UNSPECIFIED: CheckResult.ValueType  # 0
+"""Never sent; treat it as CHECK_RESULT_PROBLEM."""
+CHECK_RESULT_OK: CheckResult.ValueType  # 1
+"""As it should be."""
+CHECK_RESULT_WARNING: CheckResult.ValueType  # 2
+"""It works, and somebody should look."""
+CHECK_RESULT_PROBLEM: CheckResult.ValueType  # 3
+"""Transactions fail, or stay in doubt, until somebody does what the remedy says."""
+Global___CheckResult: _TypeAlias = CheckResult  # noqa: Y015
 
 @_typing.final
 class Payload(_message.Message):
@@ -377,3 +406,107 @@ class Epoch(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Epoch: _TypeAlias = Epoch  # noqa: Y015
+
+@_typing.final
+class Check(_message.Message):
+    """One thing that was looked at, for people: the fact, and what to do about it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    FINDING_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    """What was looked at, a few words that stay the same from release to release ("prepared slots")."""
+    result: Global___CheckResult.ValueType
+    """How it is."""
+    finding: _builtins.str
+    """The fact with its values, in one line."""
+    remedy: _builtins.str
+    """What to type or to change; empty if it is as it should be."""
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        result: Global___CheckResult.ValueType = ...,
+        finding: _builtins.str = ...,
+        remedy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding", "remedy", b"remedy", "result", b"result", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Check: _TypeAlias = Check  # noqa: Y015
+
+@_typing.final
+class HeldLock(_message.Message):
+    """A lock that a prepared branch holds; it holds it until it is finished, over restarts of the server, too."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    """What is locked: the table's name with its schema, or in words what else it is."""
+    mode: _builtins.str
+    """The lock's mode, in Postgres' words ("RowExclusiveLock")."""
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+        mode: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldLock: _TypeAlias = HeldLock  # noqa: Y015
+
+@_typing.final
+class Waiter(_message.Message):
+    """A session that waits for a prepared branch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PID_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    APPLICATION_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
+    BEHIND_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    """Its server process."""
+    user: _builtins.str
+    """Who is connected."""
+    application: _builtins.str
+    """What the session calls itself (application_name)."""
+    query: _builtins.str
+    """Its statement, cut at 1000 characters."""
+    behind: _builtins.int
+    """The session it waits for, itself a waiter of this list; 0 if it waits for the branch directly."""
+    @_builtins.property
+    def waiting(self) -> _duration_pb2.Duration:
+        """How long its statement has been waiting."""
+
+    def __init__(
+        self,
+        *,
+        pid: _builtins.int = ...,
+        user: _builtins.str = ...,
+        application: _builtins.str = ...,
+        waiting: _duration_pb2.Duration | None = ...,
+        query: _builtins.str = ...,
+        behind: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["waiting", b"waiting"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application", "behind", b"behind", "pid", b"pid", "query", b"query", "user", b"user", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Waiter: _TypeAlias = Waiter  # noqa: Y015
