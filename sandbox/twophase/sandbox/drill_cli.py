@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 VIOLATED: Final = 1
 WRONG_INPUT: Final = 2
+_VERDICTS: Final = {"passed": "ok", "failed": "WRONG", "skipped": "skipped"}
 
 
 def drill(
@@ -88,15 +89,20 @@ def _matches(name: str, pattern: str | None) -> bool:
 
 def _tell(outcome: Outcome) -> None:
     recovered = "" if outcome.recovery_ms is None else f"{outcome.recovery_ms:.0f} ms"
-    typer.echo(f"  {'ok' if outcome.passed else 'WRONG':5}  {outcome.drill.name:60} {recovered:>9}")
+    typer.echo(f"  {_VERDICTS[outcome.verdict.value]:7}  {outcome.drill.name:60} {recovered:>9}")
+    if outcome.skipped:
+        typer.echo(f"           {outcome.skipped}")
     for violation in outcome.violations:
-        typer.echo(f"         {violation}")
+        typer.echo(f"           {violation}")
 
 
 def _show(report: Report) -> None:
     summary = report.to_json()
     typer.echo("")
-    typer.echo(f"{len(report.outcomes)} drills, {summary['violations']} violations, {report.in_doubt_left} in doubt")
+    drills = f"{len(report.outcomes)} drills"
+    if summary["drills_skipped"]:
+        drills += f" ({summary['drills_skipped']} skipped)"
+    typer.echo(f"{drills}, {summary['violations']} violations, {report.in_doubt_left} in doubt")
     typer.echo(f"{len(report.wanted & report.hit)} of {len(report.wanted)} crash points of these drills hit")
     if summary["points_missed"]:
         typer.echo(f"NOT HIT: {', '.join(summary['points_missed'])}")

@@ -10,35 +10,50 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final
 
 from twophase.contract.crashpoints import CrashPoint
 from twophase.sandbox.drill.load import Told
-from twophase.sandbox.drill.stage import NotHit, Stage
+from twophase.sandbox.drill.stage import NotHit, Skipped, Stage
 from twophase.sandbox.drill.values import Drill
 
 _WARM_UP: Final = 0.3
 
 
+class Verdict(Enum):
+    """How a drill ended. SKIPPED says nothing about the system, good or bad: the machine lacks what the drill needs."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one drill ended. `recovery_ms` is from the last ready line until nothing of before was in doubt."""
+    """How one drill ended. `recovery_ms` is from the last ready line until nothing of before was in doubt.
+
+    `skipped` is why it could not be run, or empty.
+    """
 
     drill: Drill
     violations: tuple[str, ...]
     told: dict[str, int]
     seconds: float
     recovery_ms: float | None
+    skipped: str = ""
 
     @property
-    def passed(self) -> bool:
-        """True if nothing was wrong and every point was hit."""
-        return not self.violations
+    def verdict(self) -> Verdict:
+        """What is wrong counts in a drill that was skipped, too."""
+        if self.violations:
+            return Verdict.FAILED
+        return Verdict.SKIPPED if self.skipped else Verdict.PASSED
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How all of them ended. `wanted` are the points that these drills are to hit."""
+    """How all of them ended. `wanted` are the points that these drills are to hit, those that were skipped apart."""
 
     outcomes: tuple[Outcome, ...]
     hit: frozenset[CrashPoint]
@@ -47,8 +62,13 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """True if every drill passed, every wanted point was hit, and nothing is in doubt."""
-        return all(outcome.passed for outcome in self.outcomes) and self.wanted <= self.hit and not self.in_doubt_left
+        """True if no drill failed, every wanted point was hit, and nothing is in doubt."""
+        failed = any(outcome.verdict is Verdict.FAILED for outcome in self.outcomes)
+        return not failed and self.wanted <= self.hit and not self.in_doubt_left
+
+    def count(self, verdict: Verdict) -> int:
+        """How many drills ended so."""
+        return sum(outcome.verdict is verdict for outcome in self.outcomes)
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON can hold it."""
@@ -57,6 +77,9 @@ class Report:
             "points_registered": len(CrashPoint),
             "points_hit": len(self.hit),
             "points_missed": sorted(point.value for point in self.wanted - self.hit),
+            "drills_passed": self.count(Verdict.PASSED),
+            "drills_failed": self.count(Verdict.FAILED),
+            "drills_skipped": self.count(Verdict.SKIPPED),
             "violations": sum(len(outcome.violations) for outcome in self.outcomes),
             "in_doubt_left": self.in_doubt_left,
             "recovery_ms_median": round(statistics.median(times), 1) if times else None,
@@ -64,7 +87,8 @@ class Report:
             "drills": [
                 {
                     "name": outcome.drill.name,
-                    "outcome": "passed" if outcome.passed else "failed",
+                    "outcome": outcome.verdict.value,
+                    "reason": outcome.skipped or None,
                     "violations": list(outcome.violations),
                     "seconds": round(outcome.seconds, 2),
                     "recovery_ms": None if outcome.recovery_ms is None else round(outcome.recovery_ms, 1),
@@ -82,7 +106,7 @@ async def run_drills(stage: Stage, drills: Sequence[Drill], on_outcome: Callable
         outcome = await _run(stage, drill, seed)
         outcomes.append(outcome)
         on_outcome(outcome)
-    wanted = frozenset(point for drill in drills for point in drill.points)
+    wanted = frozenset(point for each in outcomes if not each.skipped for point in each.drill.points)
     left = sum(len(gids) for gids in stage.left().values())
     return Report(tuple(outcomes), frozenset(stage.hit), wanted, left)
 
@@ -91,12 +115,15 @@ async def _run(stage: Stage, drill: Drill, seed: int) -> Outcome:
     started = time.monotonic()
     measured = len(stage.recoveries)
     wrong: list[str] = []
+    skipped = ""
     async with stage.load(seed) as load:
         await _some_load()
         try:
             await drill.act(stage)
         except NotHit as error:
             wrong.append(f"not hit: {error}")
+        except Skipped as reason:
+            skipped = str(reason)
         await stage.disarm()
         await _some_load()
     await load.settle()
@@ -105,7 +132,7 @@ async def _run(stage: Stage, drill: Drill, seed: int) -> Outcome:
     stage.forget()
     told = {told.value: load.record.count()[told] for told in Told}
     recovery = max(stage.recoveries[measured:], default=None)
-    return Outcome(drill, tuple(wrong), told, time.monotonic() - started, recovery)
+    return Outcome(drill, tuple(wrong), told, time.monotonic() - started, recovery, skipped)
 
 
 async def _some_load() -> None:

@@ -34,6 +34,10 @@ class NotHit(SandboxError):
     """The armed process lived on: the drill did not try what it is for."""
 
 
+class Skipped(SandboxError):
+    """Raised by a drill that cannot be run on this machine. The message says what is missing."""
+
+
 def bank_services() -> list[Service]:
     """Three banks, each with a database server of its own."""
     return [Service(name, f"{_TARGET}:{name}", schema=SCHEMA) for name in NAMES]

@@ -16,7 +16,10 @@ Act = Callable[[Stage], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """One drill. `act` runs under load and leaves everything running again. `points` are those it is to hit."""
+    """One drill. `act` runs under load and leaves everything running again. `points` are those it is to hit.
+
+    `act` raises `Skipped` before it has changed anything, if this machine lacks what it needs.
+    """
 
     name: str
     about: str

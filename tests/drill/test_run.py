@@ -1,0 +1,89 @@
+"""What a drill's end is called, and what a report makes of it; without any process."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import cast
+
+from twophase.contract.crashpoints import CrashPoint
+from twophase.sandbox.drill.load import Load
+from twophase.sandbox.drill.run import Outcome, Report, Verdict, run_drills
+from twophase.sandbox.drill.stage import NotHit, Skipped, Stage
+from twophase.sandbox.drill.values import Drill
+from twophase.sandbox.system import System
+
+POINT = CrashPoint.COORDINATOR_AFTER_DECIDE
+
+
+@dataclass(slots=True)
+class EmptyStage(Stage):
+    """A stage without a system: nothing happens on it, and nothing is wrong in the end but what is given."""
+
+    wrong: tuple[str, ...] = ()
+
+    @contextlib.asynccontextmanager
+    async def load(self, seed: int) -> AsyncIterator[Load]:
+        yield Load("127.0.0.1:1", clients=0, seed=seed)
+
+    async def disarm(self) -> None: ...
+
+    async def rest(self) -> None: ...
+
+    def verdict(self, load: Load) -> tuple[str, ...]:
+        return self.wrong
+
+    def left(self) -> dict[str, tuple[str, ...]]:
+        return {}
+
+    def forget(self) -> None: ...
+
+
+async def done(stage: Stage) -> None: ...
+
+
+async def cannot(stage: Stage) -> None:
+    raise Skipped("there is no strace here")
+
+
+async def misses(stage: Stage) -> None:
+    raise NotHit("it lived on")
+
+
+async def report_of(*drills: Drill, wrong: tuple[str, ...] = ()) -> Report:
+    stage = EmptyStage(cast("System", None), wrong=wrong)
+    told: list[Outcome] = []
+    report = await run_drills(stage, drills, told.append)
+    assert tuple(told) == report.outcomes
+    return report
+
+
+async def test_a_drill_that_cannot_be_run_counts_neither_as_passed_nor_as_failed() -> None:
+    report = await report_of(Drill("one", "", done), Drill("two", "", cannot, points=(POINT,)))
+    assert [outcome.verdict for outcome in report.outcomes] == [Verdict.PASSED, Verdict.SKIPPED]
+    assert report.passed
+    said = report.to_json()
+    assert (said["drills_passed"], said["drills_failed"], said["drills_skipped"]) == (1, 0, 1)
+    assert (said["drills"][1]["outcome"], said["drills"][1]["reason"]) == ("skipped", "there is no strace here")
+    assert said["points_missed"] == []
+
+
+async def test_a_point_that_was_not_hit_is_wrong() -> None:
+    report = await report_of(Drill("one", "", misses, points=(POINT,)))
+    assert [outcome.verdict for outcome in report.outcomes] == [Verdict.FAILED]
+    assert not report.passed
+    assert report.to_json()["points_missed"] == [POINT.value]
+    assert report.to_json()["drills"][0]["violations"] == ["not hit: it lived on"]
+
+
+async def test_a_point_that_no_drill_hit_fails_the_run_even_if_every_drill_passed() -> None:
+    report = await report_of(Drill("one", "", done, points=(POINT,)))
+    assert [outcome.verdict for outcome in report.outcomes] == [Verdict.PASSED]
+    assert not report.passed
+
+
+async def test_what_is_wrong_fails_a_skipped_drill_too() -> None:
+    report = await report_of(Drill("one", "", cannot), wrong=("R9: something",))
+    assert [outcome.verdict for outcome in report.outcomes] == [Verdict.FAILED]
+    assert not report.passed
