@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from twophase.sandbox.bank import ACCOUNTS, NAMES, OPENING, Movement
+from twophase.sandbox.bank import ACCOUNTS, ITEMS, NAMES, OPENING, STOCK, Movement, Sale
 from twophase.sandbox.drill.check import Books, violations
 from twophase.sandbox.drill.load import Record, Told, Transfer
 
@@ -22,7 +22,9 @@ def books(*booked: str, twice: bool = False) -> Books:
     for bank, transfers in movements.items():
         for account, amount in transfers.get("t", []):
             balances[bank][account] += amount
-    return Books(movements, balances, dict.fromkeys(NAMES, ()))
+    sales: dict[str, dict[str, list[tuple[int, int]]]] = {bank: {} for bank in NAMES}
+    stocks = {bank: dict.fromkeys(range(1, ITEMS + 1), STOCK) for bank in NAMES}
+    return Books(movements, balances, dict.fromkeys(NAMES, ()), sales, stocks)
 
 
 def found(told: Told, held: Books) -> list[str]:
@@ -72,3 +74,45 @@ def test_r9_a_branch_that_is_still_prepared() -> None:
 
 def test_a_transfer_that_nobody_sent() -> None:
     assert "R1" in [violation.split(":")[0] for violation in violations(Record({}), books("east", "west"))]
+
+
+ORDER = Transfer("t", TRANSFER.movements, sales=(("west", Sale("t", 3, 2)),))
+
+
+def of_order(told: Told, held: Books) -> list[str]:
+    return [violation.split(":")[0] for violation in violations(Record({"t": (ORDER, told)}), held)]
+
+
+def sold(held: Books, *pieces: int) -> Books:
+    held.sales["west"]["t"] = [(3, each) for each in pieces]
+    held.stocks["west"][3] -= sum(pieces)
+    return held
+
+
+def test_an_order_that_is_paid_and_delivered_is_right() -> None:
+    assert of_order(Told.OK, sold(books("east", "west"), 2)) == []
+
+
+def test_r7_an_order_that_is_paid_and_not_delivered() -> None:
+    assert "R7" in of_order(Told.OK, books("east", "west"))
+
+
+def test_r1_an_order_that_is_delivered_and_not_paid() -> None:
+    assert "R1" in of_order(Told.UNKNOWN, sold(books("west"), 2))
+
+
+def test_r7_an_order_that_is_delivered_twice() -> None:
+    assert "R7" in of_order(Told.OK, sold(books("east", "west"), 2, 2))
+
+
+def test_r7_a_stock_that_its_sales_do_not_explain() -> None:
+    held = sold(books("east", "west"), 2)
+    held.stocks["north"][1] -= 1
+    assert of_order(Told.OK, held) == ["R7"]
+
+
+def test_a_transfer_that_left_something_where_it_had_no_business() -> None:
+    held = books("east", "west")
+    held.sales["north"]["t"] = [(1, 1)]
+    held.stocks["north"][1] -= 1
+    assert "R7" in found(Told.OK, held)

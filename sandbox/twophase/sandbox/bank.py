@@ -1,9 +1,9 @@
-"""Three banks that move money between them: the business of the drills.
+"""Three banks with a shop each, which move money and sell things: the business of the drills.
 
 Lives here: their operations and tables. Must not live here: who moves what (`drill.load`), whether it adds up
 (`drill.check`).
 
-Nothing in the tables keeps a movement from being booked twice: that is what is being tried.
+Nothing in the tables keeps a movement or a sale from being booked twice: that is what is being tried.
 """
 
 from __future__ import annotations
@@ -19,12 +19,20 @@ from twophase.participant import Participant, Refused
 NAMES: Final = ("east", "west", "north")
 ACCOUNTS: Final = 40
 OPENING: Final = Decimal(1000)
+ITEMS: Final = 10
+STOCK: Final = 12
 # Made of constants of this module.
 SCHEMA: Final = f"""
 CREATE TABLE account (id int PRIMARY KEY, balance numeric NOT NULL);
 CREATE TABLE movement (transfer text NOT NULL, account int NOT NULL, amount numeric NOT NULL);
+CREATE TABLE stock (item int PRIMARY KEY, pieces int NOT NULL);
+CREATE TABLE sale (transfer text NOT NULL, item int NOT NULL, pieces int NOT NULL);
 INSERT INTO account SELECT id, {OPENING} FROM generate_series(1, {ACCOUNTS}) AS id;
+INSERT INTO stock SELECT item, {STOCK} FROM generate_series(1, {ITEMS}) AS item;
 """  # noqa: S608
+# The opening balances and stocks again.
+EMPTY: Final = "TRUNCATE movement, account, sale, stock"
+FILL: Final = "INSERT" + SCHEMA.split("INSERT", 1)[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,15 @@ class Movement:
     account: int
     amount: Decimal
     seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sale:
+    """Pieces of an item that leave the shop."""
+
+    transfer: str
+    item: int
+    pieces: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +79,19 @@ def bank(name: str) -> Participant:
         connection.execute(
             "INSERT INTO movement (transfer, account, amount) VALUES (%s, %s, %s)",
             [movement.transfer, movement.account, movement.amount],
+        )
+
+    @participant.operation
+    def sell(connection: psycopg.Connection, sale: Sale) -> None:
+        """Takes pieces from the stock; refuses what is not there."""
+        taken = connection.execute(
+            "UPDATE stock SET pieces = pieces - %(pieces)s WHERE item = %(item)s AND pieces >= %(pieces)s",
+            {"pieces": sale.pieces, "item": sale.item},
+        )
+        if taken.rowcount == 0:
+            raise Refused("OUT_OF_STOCK", f"the shop of {name} has less than {sale.pieces} of item {sale.item}")
+        connection.execute(
+            "INSERT INTO sale (transfer, item, pieces) VALUES (%s, %s, %s)", [sale.transfer, sale.item, sale.pieces]
         )
 
     @participant.operation(read_only=True)

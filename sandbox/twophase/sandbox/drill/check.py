@@ -1,6 +1,7 @@
 """The checker: what the clients were told, against what every database holds.
 
-Lives here: R1, R6, R7, R9 and conservation of money, read directly with SQL. Must not live here: the clients (`load`).
+Lives here: R1, R6, R7, R9 and conservation of money and stock, read directly with SQL. Must not live here: the clients
+(`load`).
 """
 
 from __future__ import annotations
@@ -9,27 +10,32 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import TypeAlias
 
 import psycopg
 
-from twophase.sandbox.bank import ACCOUNTS, NAMES, OPENING
+from twophase.sandbox.bank import ACCOUNTS, NAMES, OPENING, STOCK
 from twophase.sandbox.drill.load import Record, Told, Transfer
 
 Connect = Callable[[str], psycopg.Connection]
+# What a transfer left in a bank's books: on which account or item, and how much.
+_Entry: TypeAlias = tuple[str, int, Decimal]
 
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What the databases hold: by bank, every transfer's movements, the balances, and what is prepared."""
+    """What the databases hold: by bank, what every transfer left, the balances and stocks, and what is prepared."""
 
     movements: dict[str, dict[str, list[tuple[int, Decimal]]]]
     balances: dict[str, dict[int, Decimal]]
     prepared: dict[str, tuple[str, ...]]
+    sales: dict[str, dict[str, list[tuple[int, int]]]]
+    stocks: dict[str, dict[int, int]]
 
 
 def read_books(connect: Connect) -> Books:
     """Reads every bank. The system must be at rest."""
-    books = Books({}, {}, {})
+    books = Books({}, {}, {}, {}, {})
     for bank in NAMES:
         with connect(bank) as connection:
             found: defaultdict[str, list[tuple[int, Decimal]]] = defaultdict(list)
@@ -37,6 +43,11 @@ def read_books(connect: Connect) -> Books:
                 found[transfer].append((account, amount))
             books.movements[bank] = dict(found)
             books.balances[bank] = dict(connection.execute("SELECT id, balance FROM account").fetchall())
+            sold: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+            for transfer, item, pieces in connection.execute("SELECT transfer, item, pieces FROM sale"):
+                sold[transfer].append((item, pieces))
+            books.sales[bank] = dict(sold)
+            books.stocks[bank] = dict(connection.execute("SELECT item, pieces FROM stock").fetchall())
             books.prepared[bank] = prepared(connection)
     return books
 
@@ -53,9 +64,11 @@ def violations(record: Record, books: Books) -> tuple[str, ...]:
     for transfer, told in record.told.values():
         found.extend(_of_transfer(transfer, told, books))
     known = record.told.keys()
-    for bank, transfers in books.movements.items():
-        found.extend(f"R1: {bank} holds transfer {name}, which nobody sent" for name in transfers.keys() - known)
+    for bank in books.movements:
+        booked = books.movements[bank].keys() | books.sales[bank].keys()
+        found.extend(f"R1: {bank} holds transfer {name}, which nobody sent" for name in booked - known)
         found.extend(_of_balances(bank, books))
+        found.extend(_of_stocks(bank, books))
     total = sum((balance for balances in books.balances.values() for balance in balances.values()), Decimal(0))
     if total != OPENING * ACCOUNTS * len(NAMES):
         found.append(f"money: {OPENING * ACCOUNTS * len(NAMES)} at the start, {total} now")
@@ -63,13 +76,15 @@ def violations(record: Record, books: Books) -> tuple[str, ...]:
 
 
 def _of_transfer(transfer: Transfer, told: Told, books: Books) -> list[str]:
-    wanted: defaultdict[str, list[tuple[int, Decimal]]] = defaultdict(list)
+    wanted: defaultdict[str, list[_Entry]] = defaultdict(list)
     for bank, movement in transfer.movements:
-        wanted[bank].append((movement.account, movement.amount))
-    held = {bank: sorted(books.movements[bank].get(transfer.name, [])) for bank in wanted}
-    states = {bank: _state(sorted(wanted[bank]), held[bank]) for bank in wanted}
+        wanted[bank].append(("account", movement.account, movement.amount))
+    for bank, sale in transfer.sales:
+        wanted[bank].append(("item", sale.item, Decimal(sale.pieces)))
+    held = {bank: _held(transfer.name, bank, books) for bank in books.movements}
+    states = {bank: _state(sorted(wanted[bank]), held[bank]) for bank in books.movements if wanted[bank] or held[bank]}
     found = [
-        f"R7: transfer {transfer.name} is booked wrongly at {bank}: {books.movements[bank].get(transfer.name)}"
+        f"R7: transfer {transfer.name} is booked wrongly at {bank}: {held[bank]}"
         for bank, state in states.items()
         if state is None
     ]
@@ -84,7 +99,13 @@ def _of_transfer(transfer: Transfer, told: Told, books: Books) -> list[str]:
     return found
 
 
-def _state(wanted: list[tuple[int, Decimal]], held: list[tuple[int, Decimal]]) -> bool | None:
+def _held(transfer: str, bank: str, books: Books) -> list[_Entry]:
+    moved = [("account", account, amount) for account, amount in books.movements[bank].get(transfer, [])]
+    sold = [("item", item, Decimal(pieces)) for item, pieces in books.sales[bank].get(transfer, [])]
+    return sorted(moved + sold)
+
+
+def _state(wanted: list[_Entry], held: list[_Entry]) -> bool | None:
     """True: booked once and whole. False: not at all. None: anything else."""
     return True if held == wanted else None if held else False
 
@@ -98,4 +119,16 @@ def _of_balances(bank: str, books: Books) -> list[str]:
         f"R7: account {account} of {bank} holds {balance}, its movements say {expected[account]}"
         for account, balance in books.balances[bank].items()
         if balance != expected[account]
+    ]
+
+
+def _of_stocks(bank: str, books: Books) -> list[str]:
+    expected = dict.fromkeys(books.stocks[bank], STOCK)
+    for sales in books.sales[bank].values():
+        for item, pieces in sales:
+            expected[item] -= pieces
+    return [
+        f"R7: item {item} of {bank} has {pieces} pieces left, its sales say {expected[item]}"
+        for item, pieces in books.stocks[bank].items()
+        if pieces != expected[item]
     ]

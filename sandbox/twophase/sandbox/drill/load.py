@@ -1,7 +1,7 @@
-"""The workload of a drill: clients that move money, and write down what they were told.
+"""The workload of a drill: clients that move money and order things, and write down what they were told.
 
-Lives here: the transfers, the record of ok, failed and unknown. Must not live here: whether the databases agree
-(`check`).
+Lives here: the transfers and orders, the record of ok, failed and unknown. Must not live here: whether the
+databases agree (`check`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from twophase.coordinator.client import (
     TransactionAborted,
     operation,
 )
-from twophase.sandbox.bank import ACCOUNTS, NAMES, Movement, Question
+from twophase.sandbox.bank import ACCOUNTS, ITEMS, NAMES, Movement, Question, Sale
 
 _DEADLINE: Final = 5.0
 _PATIENCE: Final = 20.0
@@ -44,11 +44,12 @@ class Told(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Movements that belong together, by bank. `looks` are banks that are only asked."""
+    """Movements, and sales, that belong together, by bank. `looks` are banks that are only asked."""
 
     name: str
     movements: tuple[tuple[str, Movement], ...]
     looks: tuple[str, ...] = ()
+    sales: tuple[tuple[str, Sale], ...] = ()
 
 
 @dataclass(slots=True)
@@ -101,6 +102,7 @@ class Load:
 
     async def _send(self, client: AsyncClient, transfer: Transfer) -> Told:
         operations = [operation(bank, "move", movement) for bank, movement in transfer.movements]
+        operations += [operation(bank, "sell", sale) for bank, sale in transfer.sales]
         operations += [operation(bank, "look", Question(1)) for bank in transfer.looks]
         try:
             await client.execute(
@@ -132,6 +134,8 @@ class Load:
         kinds: dict[Callable[[str], Transfer], int] = {
             self._between_two: 6,
             self._among_three: 2,
+            self._order: 3,
+            self._order_elsewhere: 1,
             self._inside_one: 3,
             self._inside_one_refused: 1,
             self._looks: 1,
@@ -151,6 +155,22 @@ class Load:
         amount = self._amount()
         movements = (first, -2 * amount), (second, amount), (third, amount)
         return Transfer(name, tuple((bank, self._move(name, each)) for bank, each in movements))
+
+    def _order(self, name: str) -> Transfer:
+        """From the shop of one bank, paid from an account of another. The shops sell out, so some are refused."""
+        shop, payer = self._chance.sample(NAMES, 2)
+        return self._sold(name, shop, (shop, self._amount()), payer)
+
+    def _order_elsewhere(self, name: str) -> Transfer:
+        """The shop's account is at a third bank."""
+        shop, seller, payer = self._chance.sample(NAMES, 3)
+        return self._sold(name, shop, (seller, self._amount()), payer)
+
+    def _sold(self, name: str, shop: str, price: tuple[str, Decimal], payer: str) -> Transfer:
+        seller, amount = price
+        movements = (payer, self._move(name, -amount)), (seller, self._move(name, amount))
+        sale = Sale(name, self._chance.randint(1, ITEMS), self._chance.randint(1, 2))
+        return Transfer(name, movements, sales=((shop, sale),))
 
     def _inside_one(self, name: str) -> Transfer:
         bank, other = self._chance.sample(NAMES, 2)

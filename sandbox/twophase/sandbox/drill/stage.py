@@ -15,7 +15,7 @@ from typing import Final
 
 from twophase.contract.crashpoints import VARIABLE, CrashPoint
 from twophase.coordinator.client import AsyncClient
-from twophase.sandbox.bank import NAMES, SCHEMA
+from twophase.sandbox.bank import EMPTY, FILL, NAMES, SCHEMA
 from twophase.sandbox.drill.check import prepared, read_books, violations
 from twophase.sandbox.drill.load import Load
 from twophase.sandbox.errors import ProcessFailed, SandboxError
@@ -152,8 +152,8 @@ class Stage:
         for bank in NAMES:
             with self.system.connect(bank) as connection:
                 connection.execute(f"SET lock_timeout = {_LOCK_MS}")  # what is still prepared would bar it for ever
-                connection.execute("TRUNCATE movement, account")
-                connection.execute(SCHEMA.rsplit(";", 2)[1].encode())
+                connection.execute(EMPTY)
+                connection.execute(FILL.encode())
 
     def _until_gone(self, bank: str) -> None:
         end = time.monotonic() + _REST_SECONDS
