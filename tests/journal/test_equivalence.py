@@ -66,7 +66,22 @@ class Reopen:
     """Closes and opens."""
 
 
-Deed = Together | Append | Fence | Reopen
+@dataclass(frozen=True)
+class Suspect:
+    """Notes a proof that the journal is an older copy."""
+
+    proof: str
+
+
+@dataclass(frozen=True)
+class Lift:
+    """Lifts the journal, and opens it again."""
+
+    epoch: int
+    position: int
+
+
+Deed = Together | Append | Fence | Suspect | Lift | Reopen
 
 
 def appended(sequence: int, claim: RequestRef | None, committed: bool, kind: int) -> Callable[[Txid], Event]:  # noqa: FBT001
@@ -75,7 +90,7 @@ def appended(sequence: int, claim: RequestRef | None, committed: bool, kind: int
         events: tuple[Event, ...] = (
             Begun(name, claim, BRANCHES),
             Voted(name, 1, Vote.YES),
-            Finished(name, 0, Ending.APPLIED if committed else Ending.REFUSED),
+            Finished(name, 0, Ending.APPLIED if committed else Ending.LOST),
             Ended(name, committed),
         )
         return events[kind]
@@ -91,7 +106,7 @@ deeds: st.SearchStrategy[Deed] = st.one_of(
         st.sampled_from([0, 0, 1]),
         st.builds(appended, sequences, claims, st.booleans(), st.integers(0, 3)),
     ),
-    st.sampled_from([Fence(0), Fence(1), Reopen(), Reopen()]),
+    st.sampled_from([Fence(0), Fence(1), Reopen(), Reopen(), Suspect("a"), Suspect("b"), Lift(0, 1), Lift(9, 30)]),
 )
 
 
@@ -116,8 +131,12 @@ class Play:
                     journal.append(deed.make(Txid(self._epoch(deed.owner_age), 0)))
                 case Fence():
                     await journal.fence(self._epoch(deed.age))
-                case Reopen():
+                case Suspect():
+                    await journal.suspect(deed.proof)
+                case Lift() | Reopen():
                     await self._look(journal)
+                    if isinstance(deed, Lift):
+                        await journal.lift(epoch=deed.epoch, position=deed.position)
                     await journal.close()
                     journal = await self._open()
         await self._look(journal)
@@ -146,9 +165,11 @@ class Play:
             await journal.transactions(limit=5),
             await journal.transactions(limit=5, unfinished_only=True),
             await journal.transactions(limit=5, before=names[-2]),
+            await journal.heuristics(),
         ]
         self.said.append([[self._plain(record) for record in records] for records in listed])
         self.said.append([(given.epoch.number, given.fenced, given.horizon) for given in await journal.epochs()])
+        self.said.append(await journal.restoration())
         await journal.flush()
         self.said.append(journal.position)
 

@@ -13,7 +13,7 @@ from itertools import islice
 
 from twophase.contract.names import Epoch, Txid
 from twophase.coordinator.journal.events import Decided, Event, TransactionRecord
-from twophase.coordinator.journal.memory_state import Entry, Fenced, Given, State
+from twophase.coordinator.journal.memory_state import Entry, Fenced, Given, Lifted, State, Suspected
 from twophase.coordinator.journal.port import (
     Basis,
     EpochRecord,
@@ -22,6 +22,7 @@ from twophase.coordinator.journal.port import (
     JournalLocked,
     ParticipantRecord,
     Proposal,
+    Restoration,
     Ruling,
 )
 from twophase.coordinator.journal.rules import check_event, check_limit, judge, needs_force
@@ -71,7 +72,7 @@ class MemoryJournal:
         self._disk = disk
         self._state = state
         self._epoch = epoch
-        self._position = sum(isinstance(entry, Event) for entry in disk.durable)
+        self._position = _position_after(0, disk.durable)
         self._syncs = 0
         self._wanted = len(disk.durable)
         self._syncing: asyncio.Task[None] | None = None
@@ -88,7 +89,7 @@ class MemoryJournal:
         state = State()
         for entry in disk.durable + disk.volatile:
             state.apply(entry)
-        epoch = Epoch(len(state.given) + 1, secrets.token_hex(4))
+        epoch = Epoch(state.highest_epoch() + 1, secrets.token_hex(4))
         journal = cls(disk, state, epoch)
         disk.holder = journal
         try:
@@ -157,6 +158,21 @@ class MemoryJournal:
         self._check()
         await self._write([Fenced(epoch)])
 
+    async def suspect(self, proof: str) -> None:
+        """See the port."""
+        self._check()
+        await self._write([Suspected(proof)])
+
+    async def lift(self, *, epoch: int, position: int) -> None:
+        """See the port."""
+        self._check()
+        await self._write([Lifted(epoch, position)])
+
+    async def restoration(self) -> Restoration:
+        """See the port."""
+        await self._settle()
+        return self._state.restoration
+
     async def participants(self) -> tuple[ParticipantRecord, ...]:
         """See the port."""
         await self._settle()
@@ -181,6 +197,11 @@ class MemoryJournal:
         """See the port."""
         await self._settle()
         return self._state.unfinished()
+
+    async def heuristics(self) -> tuple[TransactionRecord, ...]:
+        """See the port."""
+        await self._settle()
+        return self._state.heuristics()
 
     async def transactions(
         self, *, limit: int, before: Txid | None = None, unfinished_only: bool = False
@@ -234,7 +255,7 @@ class MemoryJournal:
         count = len(self._disk.volatile)
         await self._disk.sync()
         self._check_health()
-        self._position += sum(isinstance(entry, Event) for entry in self._disk.volatile[:count])
+        self._position = _position_after(self._position, self._disk.volatile[:count])
         self._disk.keep(count)
         self._syncs += 1
 
@@ -255,3 +276,13 @@ class MemoryJournal:
                 f"journal {self._disk.journal_id} failed: {self._cause}; what was being written is unknown until it is"
                 " opened again, so stop this process and start it anew"
             ) from self._cause
+
+
+def _position_after(position: int, entries: Iterable[Entry]) -> int:
+    """The position of the last event, when the one before these entries was at `position`."""
+    for entry in entries:
+        if isinstance(entry, Lifted):
+            position = max(position, entry.position)
+        elif isinstance(entry, Event):
+            position += 1
+    return position

@@ -22,8 +22,9 @@ from twophase.coordinator.journal.events import (
     Voted,
 )
 from twophase.coordinator.journal.fold import fold
-from twophase.coordinator.journal.port import EpochRecord, ParticipantRecord, Proposal
+from twophase.coordinator.journal.port import EpochRecord, ParticipantRecord, Proposal, Restoration
 from twophase.coordinator.journal.rules import EpochView, Situation, Standing, claims_request, releases_request
+from twophase.coordinator.protocol.decisions import contradicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,22 @@ class Horizon:
     sequence: int
 
 
-Entry: TypeAlias = Event | Given | Fenced | Horizon | ParticipantRecord
+@dataclass(frozen=True, slots=True)
+class Suspected:
+    """The journal was proven to be older than its participants."""
+
+    proof: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """The quarantine was ended: everything up to here counts as seen."""
+
+    epoch: int
+    position: int
+
+
+Entry: TypeAlias = Event | Given | Fenced | Horizon | Suspected | Lifted | ParticipantRecord
 
 
 @dataclass(slots=True)
@@ -64,6 +80,8 @@ class State:
     ended: set[Txid] = field(default_factory=set)
     attempts: dict[str, set[tuple[int, Txid]]] = field(default_factory=dict)
     holders: dict[str, Txid] = field(default_factory=dict)
+    contradicted: set[Txid] = field(default_factory=set)
+    restoration: Restoration = field(default_factory=Restoration)
 
     def apply(self, entry: Entry) -> None:
         """Takes the next entry."""
@@ -74,6 +92,10 @@ class State:
                 self.fenced.add(entry.epoch)
             case Horizon():
                 self.horizons[entry.epoch] = entry.sequence
+            case Suspected():
+                self._suspect(entry.proof)
+            case Lifted():
+                self.restoration = Restoration(floor=max(self.restoration.floor, entry.epoch))
             case ParticipantRecord():
                 self.participants[entry.name] = entry
             case Begun() | Voted() | Decided() | Finished() | Ended():
@@ -118,6 +140,19 @@ class State:
         """Transactions that are decided and not ended, the oldest first."""
         return tuple(fold(self.events[txid]) for txid in sorted(self.decided.keys() - self.ended))
 
+    def heuristics(self) -> tuple[TransactionRecord, ...]:
+        """Transactions of which a branch ended against the decision, the oldest first."""
+        return tuple(fold(self.events[txid]) for txid in sorted(self.contradicted))
+
+    def highest_epoch(self) -> int:
+        """The highest epoch number given out, or seen when the journal was lifted."""
+        return max(self.restoration.floor, *(epoch.number for epoch in self.given), 0)
+
+    def _suspect(self, proof: str) -> None:
+        known = self.restoration
+        if proof not in known.proofs:
+            self.restoration = Restoration((*known.proofs, proof), known.floor)
+
     def _apply_event(self, event: Event) -> None:
         self.events.setdefault(event.txid, []).append(event)
         match event:
@@ -131,7 +166,11 @@ class State:
             case Ended():
                 self.ended.add(event.txid)
                 self._release(event)
-            case Voted() | Finished():
+            case Finished():
+                decided = self.decided.get(event.txid)
+                if decided is not None and contradicts(decided.decision, event.ending):
+                    self.contradicted.add(event.txid)
+            case Voted():
                 pass
             case _:
                 assert_never(event)

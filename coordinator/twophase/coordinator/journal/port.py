@@ -115,6 +115,19 @@ class EpochRecord:
     horizon: int
 
 
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """What is known of the journal being, or having been, an older copy than its participants know.
+
+    `proofs` are what shows that it is one, since it was last lifted: while there is any it is in quarantine. `floor` is
+    the highest epoch number that counted as seen when it was last lifted, 0 if it never was: what epochs up to it
+    decided may be missing here, so that a missing decision proves nothing.
+    """
+
+    proofs: tuple[str, ...] = ()
+    floor: int = 0
+
+
 class Journal(Protocol):
     """An open journal. Opening it took the lock, made sure that what is read is on disk, forced a new epoch (R10)."""
 
@@ -181,6 +194,19 @@ class Journal(Protocol):
         """Fences an epoch, durably and for ever. Fencing a fenced one, or one that was never given out, is no error."""
         ...
 
+    async def suspect(self, proof: str) -> None:
+        """Notes, durably, what proves that this journal is older than its participants; once is as good as twice."""
+        ...
+
+    async def lift(self, *, epoch: int, position: int) -> None:
+        """Ends the quarantine, durably: everything up to this epoch number and position counts as seen. The next
+        opening gives out a higher epoch and higher positions; close this one at once."""
+        ...
+
+    async def restoration(self) -> Restoration:
+        """Whether the journal is in quarantine, and whether it ever was lifted out of one."""
+        ...
+
     async def transaction(self, txid: Txid) -> TransactionRecord | None:
         """What is known of a transaction; None if there is no record."""
         ...
@@ -191,6 +217,11 @@ class Journal(Protocol):
 
     async def unfinished(self) -> tuple[TransactionRecord, ...]:
         """Every transaction that is decided and not ended, the oldest first. Costs what is unfinished, not history."""
+        ...
+
+    async def heuristics(self) -> tuple[TransactionRecord, ...]:
+        """Every transaction of which a branch is known to have ended against the decision (R11), the oldest first.
+        Costs what there is of them, not history."""
         ...
 
     async def transactions(

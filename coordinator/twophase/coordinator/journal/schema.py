@@ -70,8 +70,20 @@ _VERSION_1: Final = (
     "CREATE INDEX unfinished ON transactions (txid) WHERE ended = 0",
 )
 
+_VERSION_2: Final = (
+    # Branches that ended against the decision (R11): they are shown until a person forgets them.
+    "CREATE TABLE heuristics (txid TEXT NOT NULL, branch INTEGER NOT NULL, PRIMARY KEY (txid, branch)) WITHOUT ROWID",
+    # What proved that this file is an older copy than its participants know, one row each; and, with epoch and
+    # position, the moments at which it was lifted above what they know. Proofs after the last of these: quarantine.
+    """
+    CREATE TABLE restorations (
+        number INTEGER PRIMARY KEY, at INTEGER NOT NULL, proof TEXT NOT NULL, epoch INTEGER, position INTEGER
+    )
+    """,
+)
+
 # The statements that bring a file from version n to n + 1 stand at n. A released entry is never changed.
-MIGRATIONS: Final = (_VERSION_1,)
+MIGRATIONS: Final = (_VERSION_1, _VERSION_2)
 VERSION: Final = len(MIGRATIONS)
 
 # --- opening
@@ -84,19 +96,27 @@ INSERT_JOURNAL: Final = "INSERT INTO journal (id, label) VALUES (?, ?)"
 SELECT_JOURNAL: Final = "SELECT id, label FROM journal"
 # The journal is called something else now.
 UPDATE_LABEL: Final = "UPDATE journal SET label = ?"
-# The highest epoch given out.
-LAST_EPOCH: Final = "SELECT coalesce(max(number), 0) FROM epochs"
+# The highest epoch given out, or seen when the journal was lifted.
+LAST_EPOCH: Final = (
+    "SELECT max((SELECT coalesce(max(number), 0) FROM epochs), (SELECT coalesce(max(epoch), 0) FROM restorations))"
+)
 # Gives out an epoch.
 INSERT_EPOCH: Final = "INSERT INTO epochs (number, nonce) VALUES (?, ?)"
 # Fences every epoch below one: a file has one coordinator at a time, and the lock says that it is us.
 FENCE_BELOW: Final = "INSERT OR IGNORE INTO fences (number, nonce) SELECT number, nonce FROM epochs WHERE number < ?"
-# The highest position given out.
-LAST_POSITION: Final = "SELECT coalesce(max(position), 0) FROM events"
+# The highest position given out, or seen when the journal was lifted.
+LAST_POSITION: Final = (
+    "SELECT max((SELECT coalesce(max(position), 0) FROM events), (SELECT coalesce(max(position), 0) FROM restorations))"
+)
 
 # --- writing
 
 # Fences one epoch; once is as good as twice.
 INSERT_FENCE: Final = "INSERT OR IGNORE INTO fences (number, nonce) VALUES (?, ?)"
+# Notes a proof that the file is an older copy.
+INSERT_PROOF: Final = "INSERT INTO restorations (at, proof) VALUES (?, ?)"
+# Ends the quarantine: everything up to this epoch number and position counts as seen.
+INSERT_LIFT: Final = "INSERT INTO restorations (at, proof, epoch, position) VALUES (?, '', ?, ?)"
 # Adds or replaces a participant.
 UPSERT_PARTICIPANT: Final = (
     "INSERT INTO participants (name, address, system_identifier, timeline, database) VALUES (?, ?, ?, ?, ?)"
@@ -129,8 +149,21 @@ UPSERT_TRANSACTION: Final = (
     " ON CONFLICT (txid) DO UPDATE SET decided = max(decided, excluded.decided), ended = max(ended, excluded.ended)"
     " WHERE excluded.decided > decided OR excluded.ended > ended"
 )
+# A branch that ended against the decision on record, if that is of this kind.
+INSERT_HEURISTIC: Final = (
+    "INSERT OR IGNORE INTO heuristics (txid, branch) SELECT ?1, ?2 FROM decisions WHERE txid = ?1 AND decision = ?3"
+)
 
 # --- reading
+
+# The proofs since the last lift.
+SELECT_PROOFS: Final = (
+    "SELECT proof FROM restorations WHERE epoch IS NULL"
+    " AND number > coalesce((SELECT max(number) FROM restorations WHERE epoch IS NOT NULL), 0)"
+    " GROUP BY proof ORDER BY min(number)"
+)
+# The highest epoch number that counted as seen at a lift.
+SELECT_FLOOR: Final = "SELECT coalesce(max(epoch), 0) FROM restorations"
 
 # All participants.
 SELECT_PARTICIPANTS: Final = (
@@ -152,6 +185,10 @@ EVENTS_OF_REQUEST: Final = (
 EVENTS_OF_UNFINISHED: Final = (
     "SELECT txid, kind, body FROM events WHERE txid IN"
     " (SELECT txid FROM transactions WHERE ended = 0 AND decided = 1) ORDER BY txid, position"
+)
+# The events of what has a branch that ended against the decision, the oldest transaction first.
+EVENTS_OF_HEURISTICS: Final = (
+    "SELECT txid, kind, body FROM events WHERE txid IN (SELECT txid FROM heuristics) ORDER BY txid, position"
 )
 # The events of the newest transactions below a name.
 EVENTS_OF_NEWEST: Final = (

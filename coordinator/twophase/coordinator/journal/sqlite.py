@@ -29,10 +29,11 @@ from twophase.coordinator.journal.port import (
     JournalFailed,
     ParticipantRecord,
     Proposal,
+    Restoration,
     Ruling,
 )
 from twophase.coordinator.journal.rules import check_event, check_limit
-from twophase.coordinator.journal.sqlite_batch import Append, Fence, Mark, Propose, Register
+from twophase.coordinator.journal.sqlite_batch import Append, Fence, Lift, Mark, Propose, Register, Suspect
 from twophase.coordinator.journal.sqlite_thread import SqliteThread
 from twophase.coordinator.journal.sqlite_writer import Topic, Writer
 
@@ -152,6 +153,23 @@ class SqliteJournal:
         self._check_open()
         await self._writer.submit(Fence(epoch))
 
+    async def suspect(self, proof: str) -> None:
+        """See the port."""
+        self._check_open()
+        await self._writer.submit(Suspect(proof, _now()))
+
+    async def lift(self, *, epoch: int, position: int) -> None:
+        """See the port."""
+        self._check_open()
+        await self._writer.submit(Lift(epoch, position, _now()))
+
+    async def restoration(self) -> Restoration:
+        """See the port."""
+        await self._settle()
+        proofs = await self._read(schema.SELECT_PROOFS)
+        ((floor,),) = await self._read(schema.SELECT_FLOOR)
+        return Restoration(tuple(proof for (proof,) in proofs), floor)
+
     async def participants(self) -> tuple[ParticipantRecord, ...]:
         """See the port."""
         await self._settle()
@@ -180,6 +198,11 @@ class SqliteJournal:
         """See the port."""
         await self._settle()
         return await self._read_records(schema.EVENTS_OF_UNFINISHED)
+
+    async def heuristics(self) -> tuple[TransactionRecord, ...]:
+        """See the port."""
+        await self._settle()
+        return await self._read_records(schema.EVENTS_OF_HEURISTICS)
 
     async def transactions(
         self, *, limit: int, before: Txid | None = None, unfinished_only: bool = False

@@ -15,7 +15,7 @@ from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch, Txid
 from twophase.coordinator.journal import schema
 from twophase.coordinator.journal.codec import encode
-from twophase.coordinator.journal.events import Begun, Decided, Ended, Event, RequestRef
+from twophase.coordinator.journal.events import Begun, Decided, Ended, Event, Finished, RequestRef
 from twophase.coordinator.journal.port import (
     Basis,
     BelowHorizon,
@@ -30,6 +30,7 @@ from twophase.coordinator.journal.rules import (
     Situation,
     Standing,
     claims_request,
+    contradicted_by,
     judge,
     needs_force,
     releases_request,
@@ -68,13 +69,30 @@ class Fence:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspect:
+    """A proof that the file is an older copy. `at` as in `Append`."""
+
+    proof: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """The end of the quarantine. `at` as in `Append`."""
+
+    epoch: int
+    position: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Mark:
     """Nothing to write: whoever waits for it waits for all that came before, on disk if it is `forced`."""
 
     forced: bool
 
 
-Item: TypeAlias = Append | Propose | Register | Fence | Mark
+Item: TypeAlias = Append | Propose | Register | Fence | Suspect | Lift | Mark
 # What becomes of an item: a ruling or its refusal for a proposal, None for all else.
 Answer: TypeAlias = Ruling | EpochFenced | BelowHorizon | NotTheOwner | None
 
@@ -94,7 +112,7 @@ def is_forced(item: Item) -> bool:
             return False
         case Propose():
             return needs_force(item.proposal.decision)
-        case Register() | Fence():
+        case Register() | Fence() | Suspect() | Lift():
             return True
         case Mark():
             return item.forced
@@ -141,6 +159,12 @@ class _Writing:
             case Fence():
                 self.connection.execute(schema.INSERT_FENCE, (item.epoch.number, item.epoch.nonce))
                 return None
+            case Suspect():
+                self.connection.execute(schema.INSERT_PROOF, (item.at, item.proof))
+                return None
+            case Lift():
+                self.connection.execute(schema.INSERT_LIFT, (item.at, item.epoch, item.position))
+                return None
             case Mark():
                 return None
             case _:
@@ -158,6 +182,9 @@ class _Writing:
         match event:
             case Begun(request=RequestRef() as request):
                 self._attempt(txid, request, claims=False)
+            case Finished():
+                for against in contradicted_by(event.ending):
+                    self.connection.execute(schema.INSERT_HEURISTIC, (txid, event.branch, against.value))
             case Ended(committed=False):
                 self._release(txid)
             case _:
