@@ -69,7 +69,7 @@ async def test_r10_a_second_process_is_told_who_has_the_journal(path: Path) -> N
                 await SqliteJournal.open(name)
             assert str(caught.value) == (
                 f"journal {path} is in use by process {holder.pid}; stop that coordinator,"
-                " or give this one a journal of its own"
+                " start this one with --standby, or give it a journal of its own"
             )
         assert content(path) == before
     finally:

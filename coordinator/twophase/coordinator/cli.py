@@ -25,6 +25,7 @@ from twophase.coordinator.transport import MAX_MESSAGE_BYTES
 _OWN: Final = "twophase"
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _DAY: Final = 86_400.0
+_TAKEOVER_AFTER: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,23 @@ def serve(
             envvar="TWOPHASE_GRACE", metavar="SECONDS", min=0, help="How long running work may finish at the end."
         ),
     ] = 10.0,
+    standby: Annotated[
+        bool,
+        typer.Option(
+            "--standby",
+            envvar="TWOPHASE_STANDBY",
+            help="If another coordinator of this machine has the journal, wait, and take over when it is gone.",
+        ),
+    ] = False,
+    takeover_after: Annotated[
+        float | None,
+        typer.Option(
+            envvar="TWOPHASE_TAKEOVER_AFTER",
+            metavar="SECONDS",
+            help="With --standby: kill the other one if it is frozen for so long; 0 for never.",
+            show_default="5.0",
+        ),
+    ] = None,
     allow_plaintext: Annotated[
         bool,
         typer.Option(
@@ -198,9 +216,10 @@ def serve(
         ),
     ] = "warning",
 ) -> None:
-    """Run the coordinator. It prints one line when it is ready, and ends on SIGTERM or SIGINT."""
+    """Run the coordinator. It prints one line when it is ready, or stands by, and ends on SIGTERM or SIGINT."""
     _log_to_stderr(log_level, label)
     _check_limits(default_deadline, deadline_cap, payload_limit)
+    _check_takeover(takeover_after, standby=standby)
     where = _address(listen)
     declared = tuple(_participant(text) for text in participant or ())
     try:
@@ -217,6 +236,8 @@ def serve(
         limits=Limits(default_deadline, deadline_cap, payload_limit),
         plaintext_allowed=allow_plaintext,
         grace=grace,
+        standby=standby,
+        takeover_after=_TAKEOVER_AFTER if takeover_after is None else takeover_after,
     )
     try:
         asyncio.run(server.serve(settings, _announce))
@@ -253,6 +274,17 @@ def _check_limits(default_deadline: float, deadline_cap: float, payload_limit: i
     if not 0 < payload_limit <= MAX_MESSAGE_BYTES:
         fact = f"{payload_limit} is not between 1 and {MAX_MESSAGE_BYTES}, the largest message"
         raise typer.BadParameter(fact, param_hint="--payload-limit")
+
+
+def _check_takeover(seconds: float | None, *, standby: bool) -> None:
+    if seconds is None:
+        return
+    if not standby:
+        raise typer.BadParameter("only a coordinator with --standby takes over", param_hint="--takeover-after")
+    if seconds != 0 and not 1 <= seconds <= _DAY:
+        raise typer.BadParameter(
+            f"{seconds:g} is neither 0 (never) nor between 1 and {_DAY:g}", param_hint="--takeover-after"
+        )
 
 
 def _log_to_stderr(level: str, label: str) -> None:

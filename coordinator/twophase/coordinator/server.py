@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -29,9 +29,12 @@ from twophase.contract.addresses import Address
 from twophase.coordinator.channels import GrpcLinks
 from twophase.coordinator.engine.api import Limits, Rejected
 from twophase.coordinator.engine.engine import Engine
+from twophase.coordinator.journal.lock import FileLock
 from twophase.coordinator.journal.port import Journal, JournalError
 from twophase.coordinator.journal.sqlite import SqliteJournal
+from twophase.coordinator.journal.sqlite_open import take_lock
 from twophase.coordinator.service import SERVICE, CoordinatorService, Guard
+from twophase.coordinator.standby import stand_by
 from twophase.coordinator.transport import SERVER_OPTIONS
 from twophase.v1 import coordinator_pb2_grpc
 
@@ -42,6 +45,9 @@ FIRST_WAIT: Final = 0.2
 LONGEST_WAIT: Final = 5.0
 """Seconds between two tries to register a declared participant, at first and at most."""
 _ANSWER_SECONDS: Final = 1.0
+_PORT_SECONDS: Final = 5.0
+"""How long the port of a coordinator that is gone may still be in use: it is given free after the journal's lock."""
+_PORT_PAUSE: Final = 0.05
 
 
 class CannotStart(Exception):
@@ -50,7 +56,10 @@ class CannotStart(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one coordinator is started with. `participants` are (name, address); `grace` is in seconds."""
+    """What one coordinator is started with. `participants` are (name, address); durations are seconds.
+
+    With `standby` it waits for whoever has the journal; one that is frozen for `takeover_after` is killed (0: never).
+    """
 
     journal: Path
     listen: Address
@@ -59,6 +68,8 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     plaintext_allowed: bool = False
     grace: float = 10.0
+    standby: bool = False
+    takeover_after: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +96,29 @@ def end_the_process(error: BaseException) -> None:
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, *, on_failure: Callable[[BaseException], None] = end_the_process
+    settings: Settings,
+    *,
+    lock: FileLock | None = None,
+    on_failure: Callable[[BaseException], None] = end_the_process,
 ) -> AsyncIterator[Running]:
     """Starts a coordinator; leaving the block stops it: no more work is taken, what runs gets `grace` to finish.
 
+    A `lock` is the journal's, taken over from another process; without one it is taken, or the start fails.
     Raises `CannotStart`. `on_failure` is called as soon as the engine cannot go on (a failed journal), and must end
     the process; what the coordinator does after it has returned is undefined.
     """
     refuse_plaintext(settings)
     async with contextlib.AsyncExitStack() as stack:
+        patience = 0.0 if lock is None else _PORT_SECONDS
+        with explained(settings.journal):
+            lock = lock or take_lock(settings.journal)
+        stack.callback(lock.release)
+        lock.keep_beating()
         server = grpc.aio.server(interceptors=[Guard()], options=SERVER_OPTIONS)
         stack.push_async_callback(server.stop, None)
-        port = _bind(server, settings.listen)
-        journal = await _open(settings)
+        port = await _bind(server, settings.listen, patience)
+        with explained(settings.journal):
+            journal = await SqliteJournal.open(settings.journal, label=settings.label or None, lock=lock)
         stack.push_async_callback(journal.close)
         links = GrpcLinks()
         stack.push_async_callback(links.close)
@@ -122,7 +143,8 @@ async def running(
 
 
 async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
-    """Runs a coordinator until SIGTERM or SIGINT; `announce` gets the line that says it is ready.
+    """Runs a coordinator until SIGTERM or SIGINT; `announce` gets the line that says it is ready, and before that the
+    one that says that it stands by.
 
     Raises `CannotStart`. A second signal ends the process as the system does by default. If the journal fails, the
     process ends by itself with code 74 and without any farewell (R10).
@@ -142,8 +164,17 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
 
     for number in signals:
         loop.add_signal_handler(number, stop)
+    lock: FileLock | None = None
     try:
-        async with running(settings) as coordinator:
+        if settings.standby:
+            refuse_plaintext(settings)
+            with explained(settings.journal):
+                lock = await stand_by(
+                    settings.journal, takeover_after=settings.takeover_after, announce=announce, stop=told_to_stop
+                )
+            if lock is None:
+                return
+        async with running(settings, lock=lock) as coordinator:
             journal = coordinator.journal
             announce(
                 f"twophase coordinator is ready on {coordinator.address}"
@@ -174,11 +205,17 @@ def _failed(failed: asyncio.Future[None], on_failure: Callable[[BaseException], 
         on_failure(error)
 
 
-def _bind(server: grpc.aio.Server, address: Address) -> int:
-    try:
-        return server.add_insecure_port(str(address))
-    except RuntimeError as error:
-        raise CannotStart(_why_not(address)) from error
+async def _bind(server: grpc.aio.Server, address: Address, patience: float) -> int:
+    """The port it got; tries for up to `patience` seconds."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + patience
+    while True:
+        try:
+            return server.add_insecure_port(str(address))
+        except RuntimeError as error:
+            if loop.time() >= end:
+                raise CannotStart(_why_not(address)) from error
+        await asyncio.sleep(_PORT_PAUSE)
 
 
 def _why_not(address: Address) -> str:
@@ -194,15 +231,16 @@ def _why_not(address: Address) -> str:
     return f"cannot listen on {address}: the port was in use a moment ago; start again"
 
 
-async def _open(settings: Settings) -> Journal:
-    path = settings.journal
+@contextlib.contextmanager
+def explained(journal: Path) -> Iterator[None]:
+    """Turns what keeps a journal from being used into `CannotStart`."""
     try:
-        return await SqliteJournal.open(path, label=settings.label or None)
+        yield
     except JournalError as error:
         raise CannotStart(str(error)) from error
     except OSError as error:
         raise CannotStart(
-            f"cannot open the journal {path}: {error.strerror or error}; give a file in a directory that exists and"
+            f"cannot open the journal {journal}: {error.strerror or error}; give a file in a directory that exists and"
             " can be written with --journal"
         ) from error
 

@@ -24,6 +24,7 @@ from twophase.sandbox.ports import LOOPBACK, free_port, is_taken
 
 TWOPHASE: Final = (sys.executable, "-m", "twophase.coordinator.cli")
 _READY: Final = re.compile(rb"^twophase .* is ready on (\S+):(\d+)( \(.*\))?$", re.MULTILINE)
+_STANDS_BY: Final = re.compile(rb"^twophase .* stands by: .*$", re.MULTILINE)
 _POLL: Final = 0.01
 _PORT_TRIES: Final = 5
 
@@ -39,8 +40,8 @@ class Program:
     """A `twophase` process that listens on a port and says so in one line on its standard output.
 
     `command` gets the address to listen on and returns the arguments behind `twophase`. The port is chosen at the first
-    start and kept, so that a program that is started again is found where it was. `environment` may be changed between
-    starts.
+    start and kept, so that a program that is started again is found where it was; `port` is one to share with another
+    program. `environment` and `wrapper`, a command that runs the program, may be changed between starts.
     """
 
     def __init__(
@@ -51,22 +52,34 @@ class Program:
         guardian: Guardian,
         directory: Path,
         environment: Mapping[str, str] | None = None,
+        port: int = 0,
     ) -> None:
         self.name: Final = name
         self.environment: dict[str, str] = dict(environment or {})
+        self.wrapper: tuple[str, ...] = ()
         self.log: Final = directory / f"{name}.log"
         self._output: Final = directory / f"{name}.out"
         self._command = command
         self._guardian = guardian
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
-        self._port = 0
-        self._bound = False
+        self._port = port
+        self._bound = port != 0
 
     @property
     def address(self) -> str:
         """`host:port`; the port is 0 before the first start."""
         return f"{LOOPBACK}:{self._port}"
+
+    @property
+    def port(self) -> int:
+        """The port alone."""
+        return self._port
+
+    @property
+    def output(self) -> str:
+        """What it has written to its standard output since it was started."""
+        return self._output.read_text(encoding="utf-8", errors="replace")
 
     @property
     def pid(self) -> int:
@@ -99,6 +112,18 @@ class Program:
                 raise
             self._bound = True
             return
+
+    async def stand_by(self, *, timeout: float = 30.0) -> None:
+        """Starts it where another one is at work already, and waits until it says that it stands by.
+
+        Raises `ProcessFailed`.
+        """
+        self._launch()
+        await self._wait_for_line(_STANDS_BY, time.monotonic() + timeout)
+
+    async def become_ready(self, *, timeout: float = 30.0) -> None:
+        """Waits until one that stood by has taken over. Raises `ProcessFailed`."""
+        await self._wait_for_line(_READY, time.monotonic() + timeout)
 
     async def stop(self, *, timeout: float = 15.0) -> int:
         """Asks it to stop (SIGTERM) and waits; kills it after `timeout` seconds. Returns its exit code.
@@ -146,7 +171,7 @@ class Program:
     def _launch(self) -> None:
         self._output.unlink(missing_ok=True)
         self._process = self._guardian.start(
-            [*TWOPHASE, *self._command(self.address)],
+            [*self.wrapper, *TWOPHASE, *self._command(self.address)],
             log=self.log,
             stdout=self._output,
             cwd=self._directory,
@@ -156,12 +181,14 @@ class Program:
         )
 
     async def _wait_until_ready(self, end: float) -> None:
+        self._port = int((await self._wait_for_line(_READY, end))[2])
+
+    async def _wait_for_line(self, line: re.Pattern[bytes], end: float) -> re.Match[bytes]:
         while True:
             ended = not self.is_running
-            found = _READY.search(self._output.read_bytes())
+            found = line.search(self._output.read_bytes())
             if found is not None:
-                self._port = int(found[2])
-                return
+                return found
             if ended:
                 code = await self.wait()
                 raise ProcessFailed(f"{self.name} ended while starting (exit code {code}). {tail_of(self.log)}")

@@ -7,6 +7,7 @@ drills and the benchmarks say which services there are. Must not live here: any 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -50,7 +51,7 @@ class System:
 
     `postgres` are settings for every cluster, `coordinator_options` further arguments of `twophase serve`. A `guardian`
     that is given is closed by whoever gave it. `clusters`, `participants` (by name) and `coordinator` may be stopped,
-    killed and started again by themselves.
+    killed and started again by themselves; `journal` may be moved while the coordinator is down.
     """
 
     def __init__(
@@ -66,12 +67,14 @@ class System:
         self.guardian: Final = guardian or Guardian()
         self._owns_guardian = guardian is None
         self.directory: Final = self.guardian.directory()
-        self.journal: Final = self.directory / "coordinator.journal"
+        self.journal = self.directory / "coordinator.journal"
         self.clusters: dict[str, Cluster] = {}
         self.participants: dict[str, Program] = {}
+        self._options = tuple(coordinator_options)
+        self._standbys = itertools.count(1)
         self.coordinator: Final = Program(
             COORDINATOR,
-            lambda listen: ["serve", "--journal", str(self.journal), "--listen", listen, *coordinator_options],
+            self._serve,
             guardian=self.guardian,
             directory=self.directory,
             environment=coordinator_environment,
@@ -94,6 +97,17 @@ class System:
     def connect(self, service: str) -> psycopg.Connection:
         """A connection to a service's database as its own role, in autocommit; the caller closes it."""
         return self.cluster_of(service).connect(service, user=service)
+
+    def standby(self, *options: str) -> Program:
+        """One more coordinator for the same journal and address, to be started with `Program.stand_by`."""
+        return Program(
+            f"{COORDINATOR}-standby-{next(self._standbys)}",
+            lambda listen: [*self._serve(listen), "--standby", *options],
+            guardian=self.guardian,
+            directory=self.directory,
+            environment=self.coordinator.environment,
+            port=self.coordinator.port,
+        )
 
     async def __aenter__(self) -> Self:
         try:
@@ -157,6 +171,9 @@ class System:
                     raise ProcessFailed(
                         f"{name} could not be made known to the coordinator: {error}. {said}"
                     ) from error
+
+    def _serve(self, listen: str) -> list[str]:
+        return ["serve", "--journal", str(self.journal), "--listen", listen, *self._options]
 
     def _make_database(self, service: Service) -> None:
         cluster = self.cluster_of(service.name)

@@ -68,14 +68,16 @@ class SqliteJournal:
         label: str | None = None,
         busy_timeout: float = BUSY_TIMEOUT,
         attempts: int = OPEN_ATTEMPTS,
+        lock: FileLock | None = None,
     ) -> SqliteJournal:
         """Opens the journal, and makes it where there is none. `label` is what people call the installation; without
-        one the earlier label stays.
+        one the earlier label stays. A `lock` that was taken before is the journal's from now on.
 
         Raises `JournalLocked` if another process has it, or another program's connection keeps it busy for `attempts`
         times `busy_timeout` seconds: retryable. Raises `JournalUnusable` if it cannot be used: not retryable.
         """
-        lock = sqlite_open.take_lock(path)
+        lock = lock or sqlite_open.take_lock(path)
+        lock.keep_beating()
         path = lock.journal
         threads: list[SqliteThread] = []
         try:
