@@ -480,6 +480,70 @@ async def test_a_stopping_coordinator_takes_nothing_new_and_aborts_what_is_not_d
     assert world.nothing_prepared()
 
 
+async def test_a_stopping_coordinator_lets_what_is_prepared_finish_within_its_grace(world: World) -> None:
+    async with world.coordinator() as engine:
+        gate = world.payment.hold("prepare")
+        asking = asyncio.create_task(engine.execute(submission(*BOTH)))
+        await until(lambda: bool(world.order.prepared))
+        stopping = asyncio.create_task(engine.stop(10))
+        with pytest.raises(Rejected, match="stopping"):
+            await engine.execute(submission(*BOTH, request_id="r-2"))
+        assert not stopping.done()
+        gate.set()
+        answer = await asking
+        await stopping
+    assert (answer.outcome, answer.applied) == (Outcome.COMMITTED, True)
+
+
+async def test_a_stopping_coordinator_does_not_wait_for_a_participant_that_does_not_answer(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with world.coordinator() as engine:
+        gate = world.payment.hold("commit")
+        asking = asyncio.create_task(engine.execute(submission(*BOTH)))
+        await until(lambda: len(world.order.applied) == 1)
+        await engine.stop(0)
+        answer = await asking
+        assert (answer.outcome, answer.applied, answer.pending) == (Outcome.COMMITTED, False, ("payment",))
+        assert len(world.payment.prepared) == 1
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "transactions that the next start has to finish: 1, at payment"
+    ]
+    gate.set()
+    async with world.coordinator(register=False):
+        await until(lambda: len(world.payment.applied) == 1)
+
+
+async def test_a_stopping_coordinator_says_that_a_delegated_branch_is_pending(world: World) -> None:
+    async with world.coordinator() as engine:
+        gate = world.order.hold("apply")
+        asking = asyncio.create_task(engine.execute(submission("order.write=1")))
+        higher = asyncio.create_task(engine.execute(submission("order.write=1", attempt=2)))
+        await until(lambda: world.order.calls["apply"] == 1)
+        await engine.stop(0)
+        answer = await asking
+        assert (answer.outcome, answer.pending) == (Outcome.PENDING, ("order",))
+        with pytest.raises(Rejected, match="stopping"):
+            await higher
+    gate.set()
+
+
+async def test_a_stopping_coordinator_answers_who_is_still_being_let_in(world: World) -> None:
+    async with world.coordinator() as engine:
+        engine._peers.changed(engine._peers.get("order"))  # type: ignore[arg-type]
+        gate = world.order.hold("handshake")
+        asking = asyncio.create_task(engine.execute(submission(*BOTH)))
+        await until(lambda: world.order.calls["handshake"] > 1)
+        stopping = asyncio.create_task(engine.stop(10))
+        await asyncio.sleep(0)
+        assert not stopping.done()
+        gate.set()
+        with pytest.raises(Rejected, match="stopping"):
+            await asking
+        await stopping
+    assert world.order.calls["prepare"] == 0
+
+
 async def test_r10_a_failed_journal_fails_the_engine_and_tells_nobody(world: World) -> None:
     journal = await MemoryJournal.open(world.disk)
     engine = Engine(journal, world.links, sweep_every=10)

@@ -146,8 +146,8 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     """Runs a coordinator until SIGTERM or SIGINT; `announce` gets the line that says it is ready, and before that the
     one that says that it stands by.
 
-    Raises `CannotStart`. A second signal ends the process as the system does by default. If the journal fails, the
-    process ends by itself with code 74 and without any farewell (R10).
+    Raises `CannotStart`. A second signal ends the process at once, as a crash would: the next start finishes what it
+    left. If the journal fails, the process ends by itself with code 74 and without any farewell (R10).
     """
     try:
         crashpoints.arm()
@@ -160,6 +160,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     def stop() -> None:
         for number in signals:
             loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)  # Python's own for SIGINT would still clean up
         told_to_stop.set()
 
     for number in signals:

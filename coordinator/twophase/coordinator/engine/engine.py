@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping
-from typing import TypeAlias
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
 
 from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import MAX_SEQUENCE, Txid
@@ -39,6 +41,8 @@ from twophase.coordinator.protocol.decisions import ABORT, DecisionKind
 from twophase.coordinator.protocol.twophase import Phase
 from twophase.v1 import participant_pb2
 
+_log = logging.getLogger(__name__)
+
 Offers: TypeAlias = Mapping[str, participant_pb2.OperationDescription]
 
 _ANSWER_GRACE = 1.0  # seconds after the deadline in which what is decided may still become applied before the answer
@@ -65,6 +69,7 @@ class Engine:
         self._admissions: dict[str, asyncio.Future[Running | None]] = {}
         self._supervisor = Supervisor(self._around, self._live, sweep_every=sweep_every)
         self._stopping = False
+        self._patience: set[asyncio.Timeout] = set()
 
     @property
     def failed(self) -> asyncio.Future[None]:
@@ -79,7 +84,8 @@ class Engine:
     async def stop(self, grace: float) -> None:
         """Takes nothing new, lets running transactions end for up to `grace` seconds, aborts those not decided by then.
 
-        What is decided and not finished then is finished by the next start. The journal stays open.
+        Whoever waits for one is answered with what is known of it. What is decided and not finished then is finished by
+        the next start. The journal stays open.
         """
         self._stopping = True
         await self._all_ended(grace)
@@ -87,6 +93,10 @@ class Engine:
             if running.state.phase is Phase.VOTING:
                 running.roll_back(reasons.stopping())
         await self._all_ended(_STOP_SECONDS)
+        for patience in self._patience:
+            if not patience.expired():
+                patience.reschedule(0)
+        self._tell_what_is_left()
         await self._tasks.cancel()
 
     async def register(self, name: str, address: str) -> None:
@@ -157,7 +167,11 @@ class Engine:
             return running
         if submission.attempt < request.attempt:
             return _ended_before(submission, request.attempt)
-        committed = await asyncio.shield(running.decided)
+        try:
+            async with self._patient(until=None):
+                committed = await asyncio.shield(running.decided)
+        except TimeoutError:
+            raise rejections.stopping() from None
         return running if committed else None
 
     async def _recall(self, submission: Submission, fingerprint: bytes) -> Running | Answer | None:
@@ -266,7 +280,7 @@ class Engine:
         request = running.request
         attempt = request.attempt if request is not None else submission.attempt
         try:
-            async with asyncio.timeout_at(answer_by + _ANSWER_GRACE):
+            async with self._patient(until=answer_by + _ANSWER_GRACE):
                 committed = await asyncio.shield(running.decided)
                 if not committed or submission.wait is Wait.APPLIED:
                     await running.settled.wait()
@@ -288,12 +302,30 @@ class Engine:
             heuristic=running.heuristic,
         )
 
+    @asynccontextmanager
+    async def _patient(self, *, until: float | None) -> AsyncIterator[None]:
+        """Raises TimeoutError inside the block at `until`, in the loop's time, or when the coordinator stops."""
+        async with asyncio.timeout_at(until) as patience:
+            self._patience.add(patience)
+            try:
+                yield
+            finally:
+                self._patience.discard(patience)
+
     async def _all_ended(self, within: float) -> None:
-        waiting = [asyncio.ensure_future(running.ended.wait()) for running in self._live]
+        """Waits for the transactions under way, and for the requests of which it is not yet clear whether they are."""
+        ends = [asyncio.ensure_future(running.ended.wait()) for running in self._live]
+        waiting: set[asyncio.Future[Any]] = {*ends, *self._admissions.values()}
         if waiting:
-            _, late = await asyncio.wait(waiting, timeout=within)
-            for task in late:
-                task.cancel()
+            await asyncio.wait(waiting, timeout=within)
+            for end in ends:
+                end.cancel()
+
+    def _tell_what_is_left(self) -> None:
+        left = tuple(self._live)
+        if left:
+            away = ", ".join(sorted({name for running in left for name in running.pending}))
+            _log.warning("transactions that the next start has to finish: %d, at %s", len(left), away)
 
 
 def _holds_its_id(record: TransactionRecord) -> bool:

@@ -1,0 +1,136 @@
+"""SIGTERM to a coordinator with work under way: it ends in time, and whatever it left is finished later."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from twophase.contract.crashpoints import VARIABLE, CrashPoint
+from twophase.coordinator.client import AsyncClient, Committed, CoordinatorUnavailable, operation
+from twophase.sandbox.bank import SCHEMA
+from twophase.sandbox.system import Service, System
+
+pytestmark = pytest.mark.integration
+BANKS = ("east", "west")
+_SECONDS = 40.0
+
+
+@pytest.fixture
+async def system() -> AsyncIterator[System]:
+    banks = [Service(bank, f"twophase.sandbox.bank:{bank}", schema=SCHEMA, cluster="both") for bank in BANKS]
+    async with System(banks, postgres={"fsync": "off"}) as system:
+        yield system
+
+
+async def transfer(system: System, name: str = "first") -> Committed:
+    operations = (
+        operation("east", "move", {"transfer": name, "account": 1, "amount": "-10"}),
+        operation("west", "move", {"transfer": name, "account": 1, "amount": "10"}),
+    )
+    async with AsyncClient(system.address) as client:
+        return await client.execute(*operations, request_id=name, deadline=20, retries=20)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(_SECONDS):
+        while not await asyncio.to_thread(condition):
+            await asyncio.sleep(0.01)
+
+
+def counted(system: System, sql: str) -> list[int]:
+    found = []
+    for bank in BANKS:
+        with system.connect(bank) as connection:
+            rows = connection.execute(sql.encode()).fetchall()
+        found.append(int(rows[0][0]))
+    return found
+
+
+def prepared(system: System) -> list[int]:
+    return counted(system, "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()")
+
+
+async def restarted(system: System, *, grace: float) -> None:
+    await system.coordinator.stop()
+    system.coordinator.environment["TWOPHASE_GRACE"] = str(grace)
+    await system.coordinator.start()
+
+
+async def decided_and_not_applied(system: System) -> asyncio.Task[Committed]:
+    """A transfer that is decided, and cannot be applied at one bank, which is frozen."""
+    east = system.participants["east"]
+    await east.stop()
+    east.environment[VARIABLE] = CrashPoint.PARTICIPANT_BEFORE_COMMIT_PREPARED.value
+    await east.start()
+    del east.environment[VARIABLE]
+    running = asyncio.create_task(transfer(system))
+    await east.wait(timeout=_SECONDS)
+    await until(lambda: prepared(system) == [1, 0])
+    return running
+
+
+async def is_serving(system: System) -> bool:
+    async with grpc.aio.insecure_channel(system.address) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        answer = await health.Check(health_pb2.HealthCheckRequest())
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+async def finished_by_the_next_start(system: System) -> None:
+    system.coordinator.environment.clear()
+    await system.coordinator.start()
+    east = system.participants["east"]
+    if not east.is_running:
+        await east.start()
+    await until(lambda: prepared(system) == [0, 0])
+    assert counted(system, "SELECT count(*) FROM movement") == [1, 1]
+
+
+async def test_what_is_decided_and_cannot_be_finished_does_not_keep_it(system: System) -> None:
+    await restarted(system, grace=0.5)
+    running = await decided_and_not_applied(system)
+    assert await system.coordinator.stop() == 0
+    done = await running
+    assert (done.applied, done.pending) == (False, ("east",))
+    assert "transactions that the next start has to finish: 1, at east" in system.coordinator.log.read_text()
+    await finished_by_the_next_start(system)
+
+
+async def test_what_can_be_finished_is_finished_and_nothing_new_is_taken(system: System) -> None:
+    await restarted(system, grace=30)
+    system.participants["west"].signal(signal.SIGSTOP)
+    running = asyncio.create_task(transfer(system))
+    await until(lambda: prepared(system) == [1, 0])
+    system.coordinator.signal(signal.SIGTERM)
+    async with asyncio.timeout(_SECONDS):
+        while await is_serving(system):
+            await asyncio.sleep(0.01)
+    async with AsyncClient(system.address) as client:
+        with pytest.raises(CoordinatorUnavailable, match="the coordinator is stopping"):
+            await client.execute(operation("east", "look", {"account": 1}), give_up_after=0.5)
+    system.participants["west"].signal(signal.SIGCONT)
+    assert await system.coordinator.wait(timeout=_SECONDS) == 0
+    done = await running
+    assert done.applied
+    assert prepared(system) == [0, 0]
+    assert "has to finish" not in system.coordinator.log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_it_at_once(system: System, number: signal.Signals) -> None:
+    await restarted(system, grace=60)
+    running = await decided_and_not_applied(system)
+    system.coordinator.signal(signal.SIGTERM)
+    async with asyncio.timeout(_SECONDS):
+        while await is_serving(system):
+            await asyncio.sleep(0.01)
+    system.coordinator.signal(number)
+    assert await system.coordinator.wait(timeout=_SECONDS) == -number
+    await finished_by_the_next_start(system)
+    assert (await running).txid.startswith("00000002-")
