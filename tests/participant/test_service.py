@@ -19,12 +19,14 @@ from twophase.participant.outcomes import (
     Applied,
     CannotFinish,
     Committed,
+    Diagnosis,
     Entry,
     Forgotten,
     Identity,
     Inspection,
     Lost,
     No,
+    Observation,
     OutcomeUnknown,
     Prepared,
     PreparedBranch,
@@ -265,6 +267,18 @@ async def test_prepared_branches_are_listed_with_their_age(stub: Stub, resources
     assert resources.asked == [(JOURNAL,)]
 
 
+async def test_what_an_operator_asks_is_told_as_it_was_seen(stub: Stub, resources: FakeResources) -> None:
+    branch = participant_pb2.ObservedBranch(gid=GID, owner="app", horizon_age=7)
+    resources.answer = Observation((branch,), identity=SESSION)
+    observed = await stub.Observe(participant_pb2.ObserveRequest(journal_id=JOURNAL))
+    check = types_pb2.Check(subject="server", result=types_pb2.CHECK_RESULT_OK, finding="well")
+    resources.answer = Diagnosis((check,))
+    diagnosed = await stub.Diagnose(participant_pb2.DiagnoseRequest(journal_id=JOURNAL))
+    assert observed == participant_pb2.ObserveResponse(branches=[branch], identity=SESSION.message())
+    assert diagnosed == participant_pb2.DiagnoseResponse(checks=[check], identity=DATABASE.message())
+    assert resources.asked == [(JOURNAL,), (JOURNAL,)]
+
+
 async def test_ledger_rows_are_told(stub: Stub, resources: FakeResources) -> None:
     gid = Gid.parse(GID)
     applied = Entry(
@@ -348,6 +362,8 @@ EPOCH = types_pb2.Epoch(number=1, nonce="11223344")
         ),
         (lambda stub: stub.ListPrepared(participant_pb2.ListPreparedRequest(journal_id="0" * 15)), "journal_id", "16"),
         (lambda stub: stub.Inspect(participant_pb2.InspectRequest(journal_id=JOURNAL, txid="x")), "txid", "'x' is not"),
+        (lambda stub: stub.Observe(participant_pb2.ObserveRequest(journal_id="0" * 15)), "journal_id", "16"),
+        (lambda stub: stub.Diagnose(participant_pb2.DiagnoseRequest(journal_id="%")), "journal_id", "16"),
         (lambda stub: stub.Handshake(handshake(journal_id="")), "journal_id", "'' is not 16"),
         (lambda stub: stub.Handshake(handshake(epoch=None)), "epoch", "epoch number 0"),
         (

@@ -11,8 +11,9 @@ import grpc
 import psycopg
 import pytest
 
-from fixtures.clusters import Database
+from fixtures.clusters import Database, MakeCluster
 from twophase.participant import Participant, Refused
+from twophase.participant.migrations import migrate
 from twophase.participant.server import ParticipantServer
 from twophase.v1 import participant_pb2, participant_pb2_grpc, types_pb2
 
@@ -222,6 +223,45 @@ async def test_r13_a_vote_waits_for_the_caller_that_hung_up_on_it(stub: Stub, pu
     assert purse.prepared() == [gid()]
     assert (await stub.Commit(participant_pb2.CommitRequest(gid=gid()))).outcome
     assert left(purse) == 6
+
+
+async def test_an_operator_sees_who_waits_for_a_branch_and_its_commit_lets_them_go(stub: Stub, purse: Database) -> None:
+    assert (await stub.Prepare(prepare(operation()))).vote == types_pb2.VOTE_YES
+    async with await psycopg.AsyncConnection.connect(purse.dsn, autocommit=True) as rival:
+        pid = rival.info.backend_pid
+        waiting = asyncio.create_task(rival.execute("UPDATE purse SET funds = funds"))
+        await blocked(purse)
+
+        seen = await stub.Observe(participant_pb2.ObserveRequest(journal_id=JOURNAL))
+        found = await stub.Diagnose(participant_pb2.DiagnoseRequest(journal_id=JOURNAL))
+
+        await stub.Commit(participant_pb2.CommitRequest(gid=gid()))
+        await waiting
+    [branch] = seen.branches
+    assert (branch.gid, seen.identity.database) == (gid(), purse.name)
+    assert ("public.purse", "RowExclusiveLock") in [(lock.target, lock.mode) for lock in branch.locks]
+    assert [waiter.pid for waiter in branch.waiters] == [pid]
+    assert found.identity == seen.identity
+    subjects = [check.subject for check in found.checks]
+    assert subjects[:3] == ["server", "prepared slots", "ledger"]
+    assert not (await stub.Observe(participant_pb2.ObserveRequest(journal_id=JOURNAL))).branches
+
+
+async def test_an_operator_is_told_that_the_database_is_away(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+    purse = Database(cluster, "postgres", cluster.dsn())
+    migrate(purse.dsn, "payment")
+    async with connected(make_payment(), purse) as stub:
+        system = cluster.system_identifier()
+        await asyncio.to_thread(cluster.stop)
+
+        [check] = (answer := await stub.Diagnose(participant_pb2.DiagnoseRequest(journal_id=JOURNAL))).checks
+        with pytest.raises(grpc.aio.AioRpcError) as unanswered:
+            await stub.Observe(participant_pb2.ObserveRequest(journal_id=JOURNAL))
+
+    assert (check.subject, check.result) == ("server", types_pb2.CHECK_RESULT_PROBLEM)
+    assert answer.identity.system_identifier == system
+    assert unanswered.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def blocked(database: Database) -> None:

@@ -6,12 +6,13 @@ Must not live here: what is sent over a connection in a branch (`branch`, `finis
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, LiteralString
 
 import psycopg
-from psycopg import pq
+from psycopg import IsolationLevel, pq
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
@@ -20,6 +21,10 @@ from twophase.participant.errors import NotReady
 from twophase.participant.outcomes import Identity
 
 CONNECT_TIMEOUT: Final = 5
+
+# For questions of people, who ask again: in seconds, and in Postgres' words. Nothing they read takes a lock for long.
+_LOOK_CONNECT_TIMEOUT: Final = 3
+_LOOK_TIMEOUTS: Final[LiteralString] = "SET LOCAL statement_timeout = '3s'; SET LOCAL lock_timeout = '1s'"
 
 # A promoted standby's own control file lags behind; the name of the WAL file being written does not.
 IDENTITY: Final[LiteralString] = """\
@@ -226,6 +231,25 @@ def async_pool(dsn: str, participant: str, *, size: int) -> AsyncConnectionPool[
         name=f"twophase {participant} work",
         num_workers=1,
     )
+
+
+@contextlib.contextmanager
+def looking(dsn: str, participant: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection of its own, inside a transaction that only reads, for people's questions: they never take one of the
+    pools' connections, and end by themselves after a few seconds.
+
+    Raises `psycopg.Error`, as what is done with it may.
+    """
+    check_dsn(dsn)
+    parameters = {**_parameters(dsn, participant), "connect_timeout": _LOOK_CONNECT_TIMEOUT}
+    with psycopg.Connection.connect(dsn, **parameters) as connection:
+        # A database may be set to another level, and one whole picture is wanted. SET LOCAL: the connection may be a
+        # pooler's, and somebody else's next.
+        connection.isolation_level = IsolationLevel.REPEATABLE_READ
+        connection.read_only = True
+        with connection.transaction():
+            connection.execute(_LOOK_TIMEOUTS)
+            yield connection
 
 
 def _parameters(dsn: str, participant: str) -> dict[str, Any]:

@@ -165,3 +165,17 @@ class PreparedBranches(Answer):
     """The prepared branches of one journal in this database."""
 
     branches: tuple[PreparedBranch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation(Answer):
+    """What the prepared branches of one journal hold in this database, and who waits for them; the oldest first."""
+
+    branches: tuple[participant_pb2.ObservedBranch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis(Answer):
+    """How the database is set up, one check for each thing that was looked at."""
+
+    checks: tuple[types_pb2.Check, ...]

@@ -71,7 +71,7 @@ def _check(connection: psycopg.Connection[Any], participant: str, connections: i
             f"the role {role!r} may not read which database {database!r} is: {error.diag.message_primary}",
             f"GRANT EXECUTE ON FUNCTION {_OF_IDENTITY} TO {quoted};",
         ) from None
-    problems = [*_server(connection, connections), *_ledger(connection, participant)]
+    problems = [*_server(connection, connections), *ledger_problems(connection, participant)]
     if problems:
         raise NotReady("; ".join(fact for fact, _ in problems), *dict.fromkeys(remedy for _, remedy in problems))
     return identity
@@ -102,7 +102,10 @@ def _server(connection: psycopg.Connection[Any], connections: int) -> Iterator[P
         )
 
 
-def _ledger(connection: psycopg.Connection[Any], participant: str) -> Iterator[Problem]:
+def ledger_problems(connection: psycopg.Connection[Any], participant: str) -> Iterator[Problem]:
+    """What is wrong with the ledger of `participant` in this database, or with the rights on it. May be asked inside a
+    transaction. Raises `psycopg.Error`.
+    """
     role, database = _one(connection.execute(_ROLE))
     quoted = sql.Identifier(role).as_string(connection)
     tables = dict(connection.execute(_TABLES).fetchall())
@@ -124,7 +127,8 @@ def _ledger(connection: psycopg.Connection[Any], participant: str) -> Iterator[P
                 f"GRANT {what} ON twophase.{table} TO {quoted};",
             )
     try:
-        meta = connection.execute(_META).fetchone()
+        with connection.transaction():
+            meta = connection.execute(_META).fetchone()
     except psycopg.errors.InsufficientPrivilege:
         return  # told above
     if meta is None:

@@ -11,6 +11,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
 from psycopg import IsolationLevel
@@ -21,18 +22,22 @@ from twophase.contract.names import Epoch, Gid, Txid, check_journal_id, check_pa
 from twophase.participant import branch as steps
 from twophase.participant import finish
 from twophase.participant.branch import Branch
+from twophase.participant.diagnose import diagnose
 from twophase.participant.errors import NotReady
 from twophase.participant.exchanges import Steps
 from twophase.participant.lanes import AsyncWorkLane, FinishLane, Run, SyncWorkLane
+from twophase.participant.observe import observe
 from twophase.participant.outcomes import (
     Aborted,
     Answer,
     Applied,
     Committed,
+    Diagnosis,
     Identity,
     Inspection,
     Lost,
     No,
+    Observation,
     OutcomeUnknown,
     Prepared,
     PreparedBranches,
@@ -110,6 +115,7 @@ class ResourceManager:
         self._running: dict[_Key, _Running] = {}
         self._votes: OrderedDict[Gid, _Vote] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._looking = asyncio.Lock()
 
     async def open(self) -> None:
         """Checks the database and connects. Raises `NotReady`, with what to type."""
@@ -199,6 +205,19 @@ class ResourceManager:
         """
         check_journal_id(journal_id)
         return await self._shielded(self._patiently(lambda: finish.remember(journal_id, epoch, horizons)))
+
+    async def observe(self, journal_id: str) -> Observation:
+        """What the prepared branches of one journal hold here, and who waits for them, over a connection of its own.
+
+        Raises `OutcomeUnknown` (ask again), `NotReady` on a standby, and `InvalidName`.
+        """
+        check_journal_id(journal_id)
+        return await self._look(partial(observe, self._dsn, self._participant, journal_id))
+
+    async def diagnose(self, journal_id: str) -> Diagnosis:
+        """How the database is set up; prepared transactions of other journals are foreign. Raises `InvalidName`."""
+        check_journal_id(journal_id)
+        return await self._look(partial(diagnose, self._dsn, self._participant, journal_id))
 
     def _terms(
         self, gid: Gid, kind: _Kind, work: Work, deadline: Deadline, position: int, fingerprint: bytes
@@ -305,6 +324,11 @@ class ResourceManager:
         except finish.Busy as error:
             raise OutcomeUnknown(str(error)) from error
         raise AssertionError("the last attempt raises")
+
+    async def _look(self, question: Callable[[], _A]) -> _A:
+        """One question of a person's at a time: together they must not take the connections that work needs."""
+        async with self._looking:
+            return await self._shielded(asyncio.to_thread(question))
 
     async def _shielded(self, work: Coroutine[Any, Any, _A]) -> _A:
         return await asyncio.shield(self._task(work))

@@ -108,11 +108,15 @@ class ParticipantService(participant_pb2_grpc.ParticipantServicer):
     ) -> participant_pb2.InspectResponse:
         return await self._answer(self._inspect(request), context)
 
-    async def Observe(self, request: participant_pb2.ObserveRequest, context: _Context) -> NoReturn:  # noqa: ARG002
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Observe is not offered yet: use ListPrepared")
+    async def Observe(
+        self, request: participant_pb2.ObserveRequest, context: _Context
+    ) -> participant_pb2.ObserveResponse:
+        return await self._answer(self._observe(request), context)
 
-    async def Diagnose(self, request: participant_pb2.DiagnoseRequest, context: _Context) -> NoReturn:  # noqa: ARG002
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Diagnose is not offered yet")
+    async def Diagnose(
+        self, request: participant_pb2.DiagnoseRequest, context: _Context
+    ) -> participant_pb2.DiagnoseResponse:
+        return await self._answer(self._diagnose(request), context)
 
     async def _handshake(self, request: participant_pb2.HandshakeRequest) -> participant_pb2.HandshakeResponse:
         name = self._participant.name
@@ -238,6 +242,14 @@ class ParticipantService(participant_pb2_grpc.ParticipantServicer):
             prepared_gids=[str(gid) for gid in found.prepared],
             identity=self._identity(found.identity),
         )
+
+    async def _observe(self, request: participant_pb2.ObserveRequest) -> participant_pb2.ObserveResponse:
+        found = await self._resources.observe(requests.journal_id_of(request.journal_id))
+        return participant_pb2.ObserveResponse(branches=found.branches, identity=self._identity(found.identity))
+
+    async def _diagnose(self, request: participant_pb2.DiagnoseRequest) -> participant_pb2.DiagnoseResponse:
+        found = await self._resources.diagnose(requests.journal_id_of(request.journal_id))
+        return participant_pb2.DiagnoseResponse(checks=found.checks, identity=self._identity(found.identity))
 
     def _identity(self, answered: Identity | None) -> types_pb2.DatabaseIdentity:
         return (answered or self._resources.identity).message()
