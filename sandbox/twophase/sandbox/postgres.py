@@ -111,9 +111,12 @@ class Cluster:
         """A connection URI with the password in it. It works in a shell too: `psql URI`."""
         return f"postgresql://{quote(user, safe='')}:{self.password}@{self.address}/{quote(database, safe='')}"
 
-    def public_dsn(self, database: str = "postgres", *, user: str = SUPERUSER) -> str:
-        """The same without the password, for command lines, which everyone can read; give it in PGPASSWORD."""
-        return f"postgresql://{quote(user, safe='')}@{self.address}/{quote(database, safe='')}"
+    def public_dsn(self, database: str = "postgres", *, user: str = SUPERUSER, at: str | None = None) -> str:
+        """The same without the password, for command lines, which everyone can read; give it in PGPASSWORD.
+
+        `at` is another `host:port` under which the server is reached, such as a proxy's.
+        """
+        return f"postgresql://{quote(user, safe='')}@{at or self.address}/{quote(database, safe='')}"
 
     def connect(
         self, database: str = "postgres", *, user: str = SUPERUSER, autocommit: bool = True

@@ -7,8 +7,9 @@ drills and the benchmarks say which services there are. Must not live here: any 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
@@ -21,6 +22,7 @@ from twophase.sandbox.guardian import Guardian
 from twophase.sandbox.logs import tail_of
 from twophase.sandbox.postgres import Cluster, make_all
 from twophase.sandbox.processes import Program
+from twophase.sandbox.proxy import Proxy
 
 COORDINATOR: Final = "coordinator"
 
@@ -80,6 +82,8 @@ class System:
             environment=coordinator_environment,
         )
         self._postgres = postgres
+        self._advertised: dict[str, str] = {}
+        self._databases_at: dict[str, str] = {}
 
     @property
     def address(self) -> str:
@@ -160,17 +164,51 @@ class System:
         if self._owns_guardian:
             self.guardian.close()
 
+    @contextlib.asynccontextmanager
+    async def proxy_to_participant(self, service: str) -> AsyncIterator[Proxy]:
+        """In the block the coordinator reaches a participant through the proxy. Raises `ProcessFailed`.
+
+        The network must be whole at the block's end. Nothing is restarted; what is restarted in the block stays behind
+        the proxy.
+        """
+        async with Proxy(self.participants[service].address) as proxy:
+            self._advertised[service] = proxy.address
+            await self._register(service)
+            try:
+                yield proxy
+            finally:
+                del self._advertised[service]
+                await self._register(service)
+
+    @contextlib.asynccontextmanager
+    async def proxy_to_database(self, service: str) -> AsyncIterator[Proxy]:
+        """In the block a participant reaches its Postgres through the proxy; it is restarted at both ends of the block.
+
+        Raises `ProcessFailed`.
+        """
+        program = self.participants[service]
+        async with Proxy(self.cluster_of(service).address) as proxy:
+            self._databases_at[service] = proxy.address
+            await program.restart()
+            try:
+                yield proxy
+            finally:
+                del self._databases_at[service]
+                await program.restart()
+
     async def _registered(self) -> None:
+        for name in self.participants:
+            await self._register(name)
+
+    async def _register(self, name: str) -> None:
         """A participant is ready before it has registered itself; doing it for it once more tells that it is done."""
+        program = self.participants[name]
         async with AsyncClient(self.address) as client:
-            for name, program in self.participants.items():
-                try:
-                    await client.register(name, program.address)
-                except TwophaseError as error:
-                    said = tail_of(program.log)
-                    raise ProcessFailed(
-                        f"{name} could not be made known to the coordinator: {error}. {said}"
-                    ) from error
+            try:
+                await client.register(name, self._advertised.get(name, program.address))
+            except TwophaseError as error:
+                said = tail_of(program.log)
+                raise ProcessFailed(f"{name} could not be made known to the coordinator: {error}. {said}") from error
 
     def _serve(self, listen: str) -> list[str]:
         return ["serve", "--journal", str(self.journal), "--listen", listen, *self._options]
@@ -185,11 +223,13 @@ class System:
 
     def _participant(self, service: Service) -> Program:
         cluster = self.cluster_of(service.name)
-        dsn = cluster.public_dsn(service.name, user=service.name)
 
         def command(listen: str) -> list[str]:
+            dsn = cluster.public_dsn(service.name, user=service.name, at=self._databases_at.get(service.name))
             where = ["--dsn", dsn, "--listen", listen, "--coordinator", self.address]
-            return ["participant", service.target, *where, "--migrate", *service.options]
+            advertised = self._advertised.get(service.name)
+            advertise = [] if advertised is None else ["--advertise", advertised]
+            return ["participant", service.target, *where, *advertise, "--migrate", *service.options]
 
         return Program(
             service.name,
