@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import cast
 
 from twophase.contract.crashpoints import CrashPoint
@@ -52,7 +53,7 @@ async def misses(stage: Stage) -> None:
 
 
 async def report_of(*drills: Drill, wrong: tuple[str, ...] = ()) -> Report:
-    stage = EmptyStage(cast("System", None), wrong=wrong)
+    stage = EmptyStage(cast("System", SimpleNamespace(address="127.0.0.1:1")), wrong=wrong)
     told: list[Outcome] = []
     report = await run_drills(stage, drills, told.append)
     assert tuple(told) == report.outcomes

@@ -1,4 +1,4 @@
-"""Three banks with a shop each, which move money and sell things: the business of the drills.
+"""Four banks with a shop each, which move money and sell things: the business of the drills.
 
 Lives here: their operations and tables. Must not live here: who moves what (`drill.load`), whether it adds up
 (`drill.check`).
@@ -16,7 +16,9 @@ import psycopg
 
 from twophase.participant import Participant, Refused
 
-NAMES: Final = ("east", "west", "north")
+NAMES: Final = ("east", "west", "north", "south")
+# Two of them share a server: what is prepared there has names of the whole server, and belongs to one database.
+CLUSTERS: Final = {"east": "east", "west": "west", "north": "shared", "south": "shared"}
 ACCOUNTS: Final = 40
 OPENING: Final = Decimal(1000)
 ITEMS: Final = 10
@@ -105,4 +107,4 @@ def bank(name: str) -> Participant:
     return participant
 
 
-east, west, north = (bank(name) for name in NAMES)
+east, west, north, south = (bank(name) for name in NAMES)

@@ -41,7 +41,7 @@ def drill(
 ) -> None:
     """Kill real processes under load, at every point, and check that nothing is lost and nothing stays in doubt.
 
-    Starts a coordinator and three banks on three Postgres servers, moves money between them, kills, freezes and
+    Starts a coordinator and four banks on three Postgres servers, moves money between them, kills, freezes and
     restarts, and compares what the clients were told with what every database holds. The exit code is 0 only if nothing
     is wrong and every point was really hit.
     """
@@ -75,7 +75,7 @@ async def _run(chosen: Sequence[Drill], *, as_json: bool) -> Report:
         from twophase.sandbox.system import System
 
         if not as_json:
-            typer.echo(f"{len(chosen)} drills on a coordinator, three banks and three Postgres servers ...", err=True)
+            typer.echo(f"{len(chosen)} drills on a coordinator, four banks and three Postgres servers ...", err=True)
         async with System(bank_services(), guardian=guardian) as system:
             return await run_drills(Stage(system), chosen, (lambda _: None) if as_json else _tell)
 

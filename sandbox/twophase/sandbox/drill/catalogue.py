@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from twophase.contract.crashpoints import CrashPoint
 from twophase.sandbox.drill.crashes import PAIRS, dies_at
+from twophase.sandbox.drill.network import NETWORKS
 from twophase.sandbox.drill.stops import STOPS
 from twophase.sandbox.drill.values import Drill
 
 
 def catalogue() -> tuple[Drill, ...]:
     """Every drill, in the order in which they are run."""
-    return (*(dies_at(point) for point in CrashPoint), *PAIRS, *STOPS)
+    return (*(dies_at(point) for point in CrashPoint), *PAIRS, *STOPS, *NETWORKS)

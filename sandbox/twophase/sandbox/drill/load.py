@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
 from typing import Final
@@ -23,6 +24,7 @@ from twophase.coordinator.client import (
     Outcome,
     OutcomeUnknown,
     TransactionAborted,
+    Wait,
     operation,
 )
 from twophase.sandbox.bank import ACCOUNTS, ITEMS, NAMES, Movement, Question, Sale
@@ -32,6 +34,8 @@ _PATIENCE: Final = 20.0
 _SLOW: Final = 0.25
 _FORTUNE: Final = Decimal(1_000_000)
 _SETTLE_SECONDS: Final = 20.0
+# Accounts that only probes use, so that no probe waits for a row which a transaction of the load holds.
+_KEPT: Final = 8
 
 
 class Told(Enum):
@@ -52,11 +56,21 @@ class Transfer:
     sales: tuple[tuple[str, Sale], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """When a client had its answer (monotonic clock), after how long, in seconds, and what it was told."""
+
+    at: float
+    seconds: float
+    told: Told
+
+
 @dataclass(slots=True)
 class Record:
-    """Everything that was sent, and what was told of it."""
+    """Everything that was sent, what is told of it by now, and the answers in their order."""
 
     told: dict[str, tuple[Transfer, Told]]
+    answers: list[Answered] = field(default_factory=list)
 
     def count(self) -> Counter[Told]:
         """How many of each."""
@@ -68,45 +82,81 @@ class Load:
 
     def __init__(self, address: str, *, clients: int, seed: int) -> None:
         self.record = Record({})
-        self._address = address
         self._clients = clients
         self._chance = random.Random(seed)  # noqa: S311 - no secret, and it must be repeatable
         self._numbers = itertools.count(1)
         self._prefix = f"s{seed}"
-        self._stop = asyncio.Event()
+        self._client = AsyncClient(address)
+        self._stopped = False
+        self._may_send = asyncio.Event()
+        self._may_send.set()
+        self._idle = asyncio.Event()
+        self._under_way = 0
 
     async def run(self) -> None:
         """Sends until `stop`, then returns when every client has its answer."""
-        self._stop.clear()
-        async with AsyncClient(self._address) as client, asyncio.TaskGroup() as group:
+        async with self._client, asyncio.TaskGroup() as group:
             for _ in range(self._clients):
-                group.create_task(self._work(client))
+                group.create_task(self._work())
 
     def stop(self) -> None:
         """No new transfers; those under way get their answers."""
-        self._stop.set()
+        self._stopped = True
+        self._may_send.set()
 
-    async def settle(self) -> None:
-        """Asks for the outcomes that are unknown, until they are known or for a while."""
-        async with AsyncClient(self._address) as client, asyncio.TaskGroup() as group:
+    async def pause(self) -> None:
+        """No new transfers until `resume`; returns when none is under way."""
+        self._may_send.clear()
+        while self._under_way:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def resume(self) -> None:
+        """Ends a pause."""
+        self._may_send.set()
+
+    async def probe(self, here: str, there: str, *, wait: Wait = Wait.APPLIED) -> tuple[Transfer, Answered]:
+        """One transfer between two banks, also in a pause, on accounts that nobody else uses."""
+        name, amount = self._name(), self._amount()
+        account = self._chance.randint(ACCOUNTS - _KEPT + 1, ACCOUNTS)
+        moves = (here, Movement(name, account, -amount)), (there, Movement(name, account, amount))
+        transfer = Transfer(name, moves)
+        return transfer, await self._do(transfer, wait)
+
+    async def settle(self, address: str) -> None:
+        """Asks the coordinator at `address` for the outcomes that are unknown, until they are known or for a while."""
+        async with AsyncClient(address) as client, asyncio.TaskGroup() as group:
             for name, (transfer, told) in tuple(self.record.told.items()):
                 if told is Told.UNKNOWN:
                     group.create_task(self._settle(client, name, transfer))
 
-    async def _work(self, client: AsyncClient) -> None:
-        while not self._stop.is_set():
-            transfer = self._transfer()
-            # It may be under way from now on, whatever happens to the client.
-            self.record.told[transfer.name] = (transfer, Told.UNKNOWN)
-            self.record.told[transfer.name] = (transfer, await self._send(client, transfer))
+    async def _work(self) -> None:
+        while not self._stopped:
+            self._under_way += 1
+            try:
+                await self._do(self._transfer(), Wait.APPLIED)
+            finally:
+                self._under_way -= 1
+                self._idle.set()
+            await self._may_send.wait()
 
-    async def _send(self, client: AsyncClient, transfer: Transfer) -> Told:
+    async def _do(self, transfer: Transfer, wait: Wait) -> Answered:
+        # It may be under way from now on, whatever happens to the client.
+        self.record.told[transfer.name] = (transfer, Told.UNKNOWN)
+        began = time.monotonic()
+        told = await self._send(transfer, wait)
+        self.record.told[transfer.name] = (transfer, told)
+        answered = Answered(time.monotonic(), time.monotonic() - began, told)
+        self.record.answers.append(answered)
+        return answered
+
+    async def _send(self, transfer: Transfer, wait: Wait) -> Told:
         operations = [operation(bank, "move", movement) for bank, movement in transfer.movements]
         operations += [operation(bank, "sell", sale) for bank, sale in transfer.sales]
         operations += [operation(bank, "look", Question(1)) for bank in transfer.looks]
         try:
-            await client.execute(
-                *operations, request_id=transfer.name, deadline=_DEADLINE, give_up_after=_PATIENCE, retries=3
+            await self._client.execute(
+                *operations, wait=wait, request_id=transfer.name, deadline=_DEADLINE, give_up_after=_PATIENCE, retries=3
             )
         except (TransactionAborted, CoordinatorUnavailable, CallRejected):
             return Told.FAILED
@@ -130,10 +180,10 @@ class Load:
             return
 
     def _transfer(self) -> Transfer:
-        name = f"{self._prefix}/{next(self._numbers)}"
         kinds: dict[Callable[[str], Transfer], int] = {
             self._between_two: 6,
             self._among_three: 2,
+            self._among_four: 1,
             self._order: 3,
             self._order_elsewhere: 1,
             self._inside_one: 3,
@@ -143,7 +193,10 @@ class Load:
             self._refused_while_slow: 1,
         }
         (kind,) = self._chance.choices(list(kinds), list(kinds.values()))
-        return kind(name)
+        return kind(self._name())
+
+    def _name(self) -> str:
+        return f"{self._prefix}/{next(self._numbers)}"
 
     def _between_two(self, name: str) -> Transfer:
         here, there = self._chance.sample(NAMES, 2)
@@ -155,6 +208,12 @@ class Load:
         amount = self._amount()
         movements = (first, -2 * amount), (second, amount), (third, amount)
         return Transfer(name, tuple((bank, self._move(name, each)) for bank, each in movements))
+
+    def _among_four(self, name: str) -> Transfer:
+        payer, *others = self._chance.sample(NAMES, 4)
+        amount = self._amount()
+        movements = (payer, self._move(name, -3 * amount)), *((bank, self._move(name, amount)) for bank in others)
+        return Transfer(name, movements)
 
     def _order(self, name: str) -> Transfer:
         """From the shop of one bank, paid from an account of another. The shops sell out, so some are refused."""
@@ -197,7 +256,7 @@ class Load:
         return Movement(name, self._account(), amount)
 
     def _account(self) -> int:
-        return self._chance.randint(1, ACCOUNTS)
+        return self._chance.randint(1, ACCOUNTS - _KEPT)
 
     def _amount(self) -> Decimal:
         return Decimal(self._chance.randint(1, 500)) / 100

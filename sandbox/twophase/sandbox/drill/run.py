@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from twophase.contract.crashpoints import CrashPoint
 from twophase.sandbox.drill.load import Told
 from twophase.sandbox.drill.stage import NotHit, Skipped, Stage
 from twophase.sandbox.drill.values import Drill
+from twophase.sandbox.errors import SandboxError
 
 _WARM_UP: Final = 0.3
 
@@ -33,7 +34,7 @@ class Verdict(Enum):
 class Outcome:
     """How one drill ended. `recovery_ms` is from the last ready line until nothing of before was in doubt.
 
-    `skipped` is why it could not be run, or empty.
+    `skipped` is why it could not be run, or empty. `figures` are what it measured besides, by name.
     """
 
     drill: Drill
@@ -42,6 +43,7 @@ class Outcome:
     seconds: float
     recovery_ms: float | None
     skipped: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:
@@ -92,6 +94,7 @@ class Report:
                     "violations": list(outcome.violations),
                     "seconds": round(outcome.seconds, 2),
                     "recovery_ms": None if outcome.recovery_ms is None else round(outcome.recovery_ms, 1),
+                    "figures": {name: round(figure, 3) for name, figure in outcome.figures.items()},
                     **outcome.told,
                 }
                 for outcome in self.outcomes
@@ -124,15 +127,17 @@ async def _run(stage: Stage, drill: Drill, seed: int) -> Outcome:
             wrong.append(f"not hit: {error}")
         except Skipped as reason:
             skipped = str(reason)
+        except SandboxError as error:
+            wrong.append(f"not done: {error}")
         await stage.disarm()
         await _some_load()
-    await load.settle()
+    await load.settle(stage.system.address)
     await stage.rest()
     wrong.extend(stage.verdict(load))
     stage.forget()
     told = {told.value: load.record.count()[told] for told in Told}
     recovery = max(stage.recoveries[measured:], default=None)
-    return Outcome(drill, tuple(wrong), told, time.monotonic() - started, recovery, skipped)
+    return Outcome(drill, tuple(wrong), told, time.monotonic() - started, recovery, skipped, stage.take_figures())
 
 
 async def _some_load() -> None:

@@ -15,11 +15,12 @@ from typing import Final
 
 from twophase.contract.crashpoints import VARIABLE, CrashPoint
 from twophase.coordinator.client import AsyncClient
-from twophase.sandbox.bank import EMPTY, FILL, NAMES, SCHEMA
+from twophase.sandbox.bank import CLUSTERS, EMPTY, FILL, NAMES, SCHEMA
 from twophase.sandbox.drill.check import prepared, read_books, violations
 from twophase.sandbox.drill.load import Load
 from twophase.sandbox.errors import ProcessFailed, SandboxError
 from twophase.sandbox.processes import Program
+from twophase.sandbox.proxy import WHOLE, Network, Proxy
 from twophase.sandbox.system import Service, System
 
 COORDINATOR: Final = "coordinator"
@@ -39,19 +40,37 @@ class Skipped(SandboxError):
 
 
 def bank_services() -> list[Service]:
-    """Three banks, each with a database server of its own."""
-    return [Service(name, f"{_TARGET}:{name}", schema=SCHEMA) for name in NAMES]
+    """Four banks, two of them with databases on one server."""
+    return [Service(name, f"{_TARGET}:{name}", schema=SCHEMA, cluster=CLUSTERS[name]) for name in NAMES]
 
 
 @dataclass(slots=True)
 class Stage:
-    """One running system, and the load on it. `hit` collects the points at which a process really died."""
+    """One running system, and the load on it. `hit` collects the points at which a process really died.
+
+    While a drill runs, `running` is its load, and `front` the proxy through which its clients reach the coordinator.
+    """
 
     system: System
     clients: int = 8
     hit: set[CrashPoint] = field(default_factory=set)
     armed: set[str] = field(default_factory=set)
     recoveries: list[float] = field(default_factory=list)
+    figures: dict[str, float] = field(default_factory=dict)
+    _running: Load | None = None
+    _front: Proxy | None = None
+
+    @property
+    def running(self) -> Load:
+        """The load of the drill that runs."""
+        assert self._running is not None  # noqa: S101 - a drill runs
+        return self._running
+
+    @property
+    def front(self) -> Proxy:
+        """The proxy between the clients and the coordinator."""
+        assert self._front is not None  # noqa: S101 - a drill runs
+        return self._front
 
     def program(self, name: str) -> Program:
         """The coordinator or a participant."""
@@ -60,13 +79,15 @@ class Stage:
     @contextlib.asynccontextmanager
     async def load(self, seed: int) -> AsyncIterator[Load]:
         """Clients at work while the block runs; at its end everyone gets an answer, if there is one."""
-        load = Load(self.system.address, clients=self.clients, seed=seed)
-        running = asyncio.create_task(load.run())
-        try:
-            yield load
-        finally:
-            load.stop()
-            await running
+        async with Proxy(self.system.address) as self._front:
+            load = self._running = Load(self._front.address, clients=self.clients, seed=seed)
+            sending = asyncio.create_task(load.run())
+            try:
+                yield load
+            finally:
+                await self._front.set(WHOLE)
+                load.stop()
+                await sending
 
     async def arm(self, name: str, point: CrashPoint, *, nth: int = 1) -> None:
         """Restarts a process with a crash point armed. One that dies before it is ready was hit already."""
@@ -121,6 +142,28 @@ class Stage:
         started = time.monotonic()
         await asyncio.gather(*(asyncio.to_thread(self._until_gone, bank) for bank in NAMES))
         self.recoveries.append((time.monotonic() - started) * 1000)
+
+    async def under(self, proxy: Proxy, network: Network, *, seconds: float) -> None:
+        """Lets the network fail for so long, and heals it."""
+        await proxy.set(network)
+        await asyncio.sleep(seconds)
+        await self.heal(proxy)
+
+    async def heal(self, proxy: Proxy) -> None:
+        """Makes the network whole, and measures until nothing of before is in doubt.
+
+        Raises `NotHit` if nothing went through the proxy that its failure could touch.
+        """
+        touched = proxy.touched
+        await proxy.set(WHOLE)
+        if not touched:
+            raise NotHit("the network failed, and nothing was sent over it")
+        await self.measure()
+
+    def take_figures(self) -> dict[str, float]:
+        """What a drill measured, by name; it is forgotten here."""
+        figures, self.figures = self.figures, {}
+        return figures
 
     async def register(self, name: str, address: str) -> None:
         """Has the coordinator make a participant known under an address."""
