@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
-from fixtures.fakes import FakeLinks, FakeParticipant
-from twophase.contract.names import Epoch, Txid
+from fixtures.fakes import FakeParticipant
+from fixtures.world import BOTH, World, crash_while_deciding, submission, until, until_true
+from twophase.contract.names import Epoch
 from twophase.coordinator.engine.api import (
     NEVER_SEEN,
     Answer,
@@ -22,76 +21,13 @@ from twophase.coordinator.engine.api import (
     Wait,
 )
 from twophase.coordinator.engine.engine import Engine
-from twophase.coordinator.journal.memory import MemoryDisk, MemoryJournal
-from twophase.v1 import participant_pb2 as pb
+from twophase.coordinator.journal.memory import MemoryJournal
 from twophase.v1 import types_pb2
-
-
-class World:
-    """A coordinator that can crash, its journal's disk, and three participants that outlive it."""
-
-    def __init__(self) -> None:
-        self.participants = {name: FakeParticipant(name) for name in ("order", "payment", "stock")}
-        self.links = FakeLinks(*self.participants.values())
-        self.disk = MemoryDisk()
-
-    def __getattr__(self, name: str) -> FakeParticipant:
-        try:
-            return self.participants[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-    @asynccontextmanager
-    async def coordinator(self, *, register: bool = True, limits: Limits | None = None) -> AsyncIterator[Engine]:
-        """A started engine; it stops without grace, as after a kill, but for what is durable."""
-        journal = await MemoryJournal.open(self.disk)
-        engine = Engine(journal, self.links, limits=limits or Limits(), sweep_every=0.01)
-        await engine.start()
-        if register:
-            for name in self.participants:
-                await engine.register(name, f"{name}:1")
-        try:
-            yield engine
-            if engine.failed.done():
-                engine.failed.result()
-        finally:
-            await engine._tasks.cancel()
-            self.disk.crash()
-
-    def nothing_prepared(self) -> bool:
-        return not any(participant.prepared for participant in self.participants.values())
 
 
 @pytest.fixture
 def world() -> World:
     return World()
-
-
-def submission(*calls: str, request_id: str = "r-1", attempt: int = 1, deadline: float = 5.0) -> Submission:
-    """Calls are written `participant.operation` or `participant.operation=json`."""
-    parsed = []
-    for call in calls:
-        target, _, content = call.partition("=")
-        participant, operation = target.split(".")
-        payload = types_pb2.Payload(json=content) if content else types_pb2.Payload()
-        parsed.append(Call(participant, operation, payload))
-    return Submission(request_id, attempt, None, tuple(parsed), deadline)
-
-
-BOTH = ("order.write=1", "payment.write=2")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits for a condition that the running tasks bring about."""
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
-
-
-async def until_true(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(5):
-        while not await condition():
-            await asyncio.sleep(0)
 
 
 # --- the ways a transaction can go ------------------------------------------------------------------------------------
@@ -563,25 +499,8 @@ async def test_r10_a_failed_journal_fails_the_engine_and_tells_nobody(world: Wor
     await engine._tasks.cancel()
 
 
-async def _crash_while_deciding(world: World, *calls: str) -> Txid:
-    """The coordinator dies with every branch prepared and nothing decided."""
-    async with world.coordinator() as engine:
-        gate = asyncio.Event()
-        world.disk.sync = gate.wait  # type: ignore[assignment]
-        asking = asyncio.create_task(engine.execute(submission(*calls)))
-        await until(lambda: all(world.participants[call.split(".")[0]].prepared for call in calls))
-        txid = next(iter(engine._live.names()))
-        asking.cancel()
-    world.disk.sync = _at_once
-    return txid
-
-
-async def _at_once() -> None:
-    return
-
-
 async def test_r9_what_was_not_decided_is_aborted_by_the_next_start(world: World) -> None:
-    await _crash_while_deciding(world, *BOTH)
+    await crash_while_deciding(world, *BOTH)
     assert not world.nothing_prepared()
     async with world.coordinator(register=False) as engine:
         await until(world.nothing_prepared)
@@ -608,7 +527,7 @@ async def test_r8_what_was_decided_is_finished_by_the_next_start(world: World) -
 
 
 async def test_r8_a_participant_that_comes_back_late_is_finished_then(world: World) -> None:
-    await _crash_while_deciding(world, *BOTH)
+    await crash_while_deciding(world, *BOTH)
     world.payment.down = True
     async with world.coordinator(register=False):
         await until(lambda: not world.order.prepared)
@@ -645,26 +564,3 @@ async def test_a_foreign_or_living_branch_is_left_alone(world: World) -> None:
         gate.set()
         assert (await asking).outcome is Outcome.COMMITTED
     assert set(world.order.prepared) == {foreign, "somebody else's"}
-
-
-async def test_a_journal_older_than_its_participants_presumes_nothing(world: World) -> None:
-    await _crash_while_deciding(world, *BOTH)
-    world.payment.seen_epoch = types_pb2.Epoch(number=9, nonce="00000000")
-    async with world.coordinator(register=False) as engine:
-        await until(lambda: world.payment.calls["handshake"] > 2)
-        answer = await engine.execute(submission(*BOTH, request_id="r-2"))
-        assert answer.outcome is Outcome.ABORTED
-        assert "has seen epoch 00000009-00000000" in answer.reasons[0].message
-    assert world.payment.prepared
-
-
-async def test_an_applied_branch_without_a_decision_is_not_presumed_aborted(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
-    txid = await _crash_while_deciding(world, *BOTH)
-    gid = next(iter(world.payment.prepared))
-    world.payment._row(gid, pb.LEDGER_OUTCOME_APPLIED, world.payment.prepared.pop(gid))
-    async with world.coordinator(register=False):
-        await until(lambda: "was restored from an older copy" in caplog.text)
-        assert world.order.prepared
-    assert str(txid) in caplog.text

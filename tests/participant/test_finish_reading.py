@@ -250,6 +250,18 @@ async def test_a_restored_journal_shows_in_every_later_handshake(manager: Resour
         assert (await manager.remember(JOURNAL, restored, {})).last_epoch == EPOCH
 
 
+async def test_a_look_leaves_no_trace(manager: ResourceManager, purse: Database) -> None:
+    assert (await manager.recall(JOURNAL)).last_epoch is None
+    assert (await manager.remember(JOURNAL, EPOCH, {})).last_epoch is None
+    await apply(manager, gid_of(1), position=7)
+    for _ in range(2):
+        looked = await manager.recall(JOURNAL)
+        assert (looked.last_epoch, looked.highest_position) == (EPOCH, 7)
+        assert looked.identity == manager.identity
+    await manager.remember(JOURNAL, EPOCH, {EPOCH: 2})
+    assert (await manager.recall(JOURNAL)).highest_position == 7
+
+
 async def test_r8_of_two_first_handshakes_at_once_one_is_first(
     manager: ResourceManager, other: ResourceManager, purse: Database
 ) -> None:

@@ -329,6 +329,13 @@ async def test_a_handshake_tells_who_this_is_and_what_it_offers(stub: Stub, reso
     assert not (await stub.Handshake(handshake())).HasField("last_epoch")
 
 
+async def test_a_handshake_that_only_looks_remembers_nothing(stub: Stub, resources: FakeResources) -> None:
+    resources.answer = Remembered(Epoch(2, "11223344"), 41)
+    answer = await stub.Handshake(handshake(look_only=True))
+    assert (answer.last_epoch.number, answer.highest_position) == (2, 41)
+    assert resources.asked == [(JOURNAL,)]
+
+
 async def test_a_handshake_with_somebody_else_is_refused(stub: Stub, resources: FakeResources) -> None:
     with pytest.raises(grpc.aio.AioRpcError, match="this is the participant 'payment', not 'stock'") as raised:
         await stub.Handshake(handshake(participant="stock"))

@@ -150,6 +150,19 @@ def remember(journal_id: str, epoch: Epoch, horizons: Mapping[Epoch, int]) -> St
     return Remembered(last_epoch=None if touched.rows else Epoch(number, nonce), highest_position=max(position, pruned))
 
 
+def recall(journal_id: str) -> Steps[Remembered]:
+    """What is known of a journal. Writes nothing, so that whoever asks leaves no trace. Raises `OutcomeUnknown`."""
+    journal = {"journal": journal_id}
+    known, highest = yield from _ask(
+        Statement(ledger.READ_JOURNAL.encode(), journal), Statement(ledger.HIGHEST_POSITION.encode(), journal)
+    )
+    ((position,),) = highest.rows
+    if not known.rows:
+        return Remembered(last_epoch=None, highest_position=position)
+    ((number, nonce, pruned),) = known.rows
+    return Remembered(last_epoch=Epoch(number, nonce), highest_position=max(position, pruned))
+
+
 def _finish(verb: str, gid: Gid) -> Steps[bool]:
     """COMMIT or ROLLBACK PREPARED. False if nothing is prepared under that name."""
     before, after = _POINTS[verb]

@@ -78,6 +78,10 @@ ON CONFLICT (journal) DO NOTHING RETURNING true"""
 LOCK_JOURNAL: Final[LiteralString] = """
 SELECT epoch, nonce, pruned_position FROM twophase.journal WHERE journal = %(journal)s FOR UPDATE"""
 
+# The same without a trace.
+READ_JOURNAL: Final[LiteralString] = """
+SELECT epoch, nonce, pruned_position FROM twophase.journal WHERE journal = %(journal)s"""
+
 # A higher epoch replaces the one kept. Of two with one number the first stays: that there are two proves a restored
 # journal, and every later handshake shall show it.
 RAISE_EPOCH: Final[LiteralString] = """

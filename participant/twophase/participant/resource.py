@@ -219,6 +219,11 @@ class ResourceManager:
         check_journal_id(journal_id)
         return await self._look(partial(diagnose, self._dsn, self._participant, journal_id))
 
+    async def recall(self, journal_id: str) -> Remembered:
+        """What is known of a journal, read only. Raises `OutcomeUnknown` (repeat it) and `InvalidName`."""
+        check_journal_id(journal_id)
+        return await self._patiently(lambda: finish.recall(journal_id))
+
     def _terms(
         self, gid: Gid, kind: _Kind, work: Work, deadline: Deadline, position: int, fingerprint: bytes
     ) -> Branch:

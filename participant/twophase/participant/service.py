@@ -122,11 +122,12 @@ class ParticipantService(participant_pb2_grpc.ParticipantServicer):
         name = self._participant.name
         if request.participant != name:
             raise requests.Rejected(_other_name(name, request.participant))
-        remembered = await self._resources.remember(
-            requests.journal_id_of(request.journal_id),
-            requests.epoch_of(request.epoch),
-            requests.horizons_of(request.horizons),
-        )
+        journal_id, epoch = requests.journal_id_of(request.journal_id), requests.epoch_of(request.epoch)
+        horizons = requests.horizons_of(request.horizons)
+        if request.look_only:
+            remembered = await self._resources.recall(journal_id)
+        else:
+            remembered = await self._resources.remember(journal_id, epoch, horizons)
         return participant_pb2.HandshakeResponse(
             participant=name,
             identity=self._identity(remembered.identity),

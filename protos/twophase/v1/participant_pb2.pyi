@@ -191,12 +191,17 @@ class HandshakeRequest(_message.Message):
     JOURNAL_ID_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     HORIZONS_FIELD_NUMBER: _builtins.int
+    LOOK_ONLY_FIELD_NUMBER: _builtins.int
     participant: _builtins.str
     """The name the coordinator knows this participant by. A participant that has another name answers
     FAILED_PRECONDITION.
     """
     journal_id: _builtins.str
     """The journal's id, 16 hex digits: what tells two installations apart."""
+    look_only: _builtins.bool
+    """True to read only: nothing is remembered and nothing pruned. So a coordinator looks whether its journal is older than
+    the participants before they hear of its epoch, which would cover what they remember of later ones.
+    """
     @_builtins.property
     def epoch(self) -> _types_pb2.Epoch:
         """The asking coordinator's epoch."""
@@ -215,10 +220,11 @@ class HandshakeRequest(_message.Message):
         journal_id: _builtins.str = ...,
         epoch: _types_pb2.Epoch | None = ...,
         horizons: _abc.Iterable[Global___Horizon] | None = ...,
+        look_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "horizons", b"horizons", "journal_id", b"journal_id", "participant", b"participant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "horizons", b"horizons", "journal_id", b"journal_id", "look_only", b"look_only", "participant", b"participant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -89,8 +89,9 @@ class ParticipantServicer(object):
     def Handshake(self, request, context):
         """Says who this is and what it offers. Called when the coordinator starts, after every reconnect, and now and then.
 
-        May be repeated at any time. Remembers the highest epoch of the journal and its horizons durably before it answers.
-        Whether an epoch or a position that the journal never reached means a restored backup is the coordinator's to judge.
+        May be repeated at any time. Remembers the highest epoch of the journal and its horizons durably before it answers,
+        unless the call says `look_only`. Whether an epoch or a position that the journal never reached means a restored
+        backup is the coordinator's to judge.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -80,8 +80,9 @@ class ParticipantStub:
     Handshake: _grpc.UnaryUnaryMultiCallable[_participant_pb2.HandshakeRequest, _participant_pb2.HandshakeResponse]
     """Says who this is and what it offers. Called when the coordinator starts, after every reconnect, and now and then.
 
-    May be repeated at any time. Remembers the highest epoch of the journal and its horizons durably before it answers.
-    Whether an epoch or a position that the journal never reached means a restored backup is the coordinator's to judge.
+    May be repeated at any time. Remembers the highest epoch of the journal and its horizons durably before it answers,
+    unless the call says `look_only`. Whether an epoch or a position that the journal never reached means a restored
+    backup is the coordinator's to judge.
     """
     Prepare: _grpc.UnaryUnaryMultiCallable[_participant_pb2.PrepareRequest, _participant_pb2.PrepareResponse]
     """Does the work of one branch and prepares it, in one message; the answer is the vote.
@@ -142,8 +143,9 @@ class ParticipantAsyncStub(ParticipantStub):
     Handshake: _aio.UnaryUnaryMultiCallable[_participant_pb2.HandshakeRequest, _participant_pb2.HandshakeResponse]  # type: ignore[assignment]
     """Says who this is and what it offers. Called when the coordinator starts, after every reconnect, and now and then.
 
-    May be repeated at any time. Remembers the highest epoch of the journal and its horizons durably before it answers.
-    Whether an epoch or a position that the journal never reached means a restored backup is the coordinator's to judge.
+    May be repeated at any time. Remembers the highest epoch of the journal and its horizons durably before it answers,
+    unless the call says `look_only`. Whether an epoch or a position that the journal never reached means a restored
+    backup is the coordinator's to judge.
     """
     Prepare: _aio.UnaryUnaryMultiCallable[_participant_pb2.PrepareRequest, _participant_pb2.PrepareResponse]  # type: ignore[assignment]
     """Does the work of one branch and prepares it, in one message; the answer is the vote.
@@ -207,8 +209,9 @@ class ParticipantServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_participant_pb2.HandshakeResponse, _abc.Awaitable[_participant_pb2.HandshakeResponse]]:
         """Says who this is and what it offers. Called when the coordinator starts, after every reconnect, and now and then.
 
-        May be repeated at any time. Remembers the highest epoch of the journal and its horizons durably before it answers.
-        Whether an epoch or a position that the journal never reached means a restored backup is the coordinator's to judge.
+        May be repeated at any time. Remembers the highest epoch of the journal and its horizons durably before it answers,
+        unless the call says `look_only`. Whether an epoch or a position that the journal never reached means a restored
+        backup is the coordinator's to judge.
         """
 
     @_abc_1.abstractmethod

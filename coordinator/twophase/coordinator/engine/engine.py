@@ -62,7 +62,7 @@ class Engine:
         self.journal = journal
         self.limits = limits
         self._tasks = Tasks()
-        self._peers = Peers(journal, links)
+        self._peers = Peers(journal, links, self._tasks)
         self._around = Surroundings(journal, self._peers, self._tasks)
         self._sequence = itertools.count(1)
         self._live = Live(self._tasks)
@@ -70,6 +70,13 @@ class Engine:
         self._supervisor = Supervisor(self._around, self._live, sweep_every=sweep_every)
         self._stopping = False
         self._patience: set[asyncio.Timeout] = set()
+        self._peers.quarantine.on_proof(lambda: self._roll_back_voting(reasons.quarantined()))
+
+    @property
+    def quarantine(self) -> str:
+        """What proves that the journal is older than its participants; empty unless something does. Then nothing new is
+        begun, and no missing decision is taken for an abort."""
+        return self._peers.quarantine.proof
 
     @property
     def failed(self) -> asyncio.Future[None]:
@@ -89,9 +96,7 @@ class Engine:
         """
         self._stopping = True
         await self._all_ended(grace)
-        for running in self._live:
-            if running.state.phase is Phase.VOTING:
-                running.roll_back(reasons.stopping())
+        self._roll_back_voting(reasons.stopping())
         await self._all_ended(_STOP_SECONDS)
         for patience in self._patience:
             if not patience.expired():
@@ -183,6 +188,8 @@ class Engine:
                 if not same:
                     raise rejections.request_id_reused(submission.request_id)
                 return self._live.get(record.txid) or await self._recorded(record, submission)
+            if record.decision is None and record.committed is None and self._peers.quarantine.doubts(record.txid):
+                return answer_of(record, attempt=submission.attempt)
             if record.decision == ABORT or record.committed is False:
                 if submission.attempt < record.request.attempt:
                     return _ended_before(submission, record.request.attempt)
@@ -205,6 +212,7 @@ class Engine:
         """Checks what can be checked before anything is sent, and begins. Raises `Rejected`."""
         loop = asyncio.get_running_loop()
         arrived = loop.time()
+        self._refuse_in_quarantine()
         if len(self._live) >= self.limits.running:
             raise rejections.full(len(self._live), self.limits.running)
         groups: dict[str, list[tuple[int, Call]]] = {}
@@ -222,6 +230,7 @@ class Engine:
             calls = tuple(call for _, call in group)
             parts.append(Part(number, peer, calls, read_only=all(one.read_only for one in described)))
         self._refuse_if_stopping()
+        self._refuse_in_quarantine()
         request = RequestRef(submission.request_id, submission.attempt, fingerprint)
         running = Running(self._around, self._next_txid(), request, tuple(parts))
         self._live.add(running)
@@ -272,6 +281,15 @@ class Engine:
     def _refuse_if_stopping(self) -> None:
         if self._stopping:
             raise rejections.stopping()
+
+    def _refuse_in_quarantine(self) -> None:
+        if self._peers.quarantine.active:
+            raise rejections.quarantined(self._peers.quarantine.proof)
+
+    def _roll_back_voting(self, reason: Reason) -> None:
+        for running in self._live:
+            if running.state.phase is Phase.VOTING:
+                running.roll_back(reason)
 
     # --- answering ----------------------------------------------------------------------------------------------------
 

@@ -1,13 +1,13 @@
 """The participants a coordinator knows: their addresses, databases and operations.
 
-Lives here: registration, the handshake, and the question whether an answer comes from the right database. Must not live
-here: transactions.
+Lives here: registration, the handshake, whether one is there, and whether an answer comes from the right database. Must
+not live here: transactions, and what follows from a journal that is older than its participants (`quarantine`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -15,28 +15,32 @@ from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch
 from twophase.coordinator.engine import rejections
 from twophase.coordinator.engine.links import Link, LinkLost, LinkRejected, Links
+from twophase.coordinator.engine.quarantine import Quarantine
+from twophase.coordinator.engine.tasks import Tasks
 from twophase.coordinator.journal.port import Journal, ParticipantRecord
 from twophase.v1 import participant_pb2, types_pb2
 
-_log = logging.getLogger(__name__)
 _HANDSHAKE_SECONDS = 5.0
-
-
-class JournalBehind(LinkRejected):
-    """A participant has seen what this journal never wrote: it was restored from an older copy.
-
-    That participant counts as out of reach: nothing new is begun at it, and nothing is presumed aborted anywhere.
-    """
+_FINISHING = 64  # calls of the second phase under way at one participant; it has a handful of connections for them
 
 
 @dataclass(eq=False, slots=True)
 class Peer:
-    """One participant. `operations` is None until it has shaken hands in this epoch, and after its database changed."""
+    """One participant. `operations` is None until it has shaken hands in this epoch, and after its database changed.
+
+    `here` is set while it answers, as far as is known; `away` is True once it did not, until it does again. `doubted`
+    is set by whoever did not get an answer: the one task that watches the participant looks at once. `slots` bounds
+    what the second phase asks of it at the same time.
+    """
 
     record: ParticipantRecord
     link: Link
     operations: dict[str, participant_pb2.OperationDescription] | None = None
-    greeting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    here: asyncio.Event = field(default_factory=asyncio.Event)
+    away: bool = False
+    doubted: asyncio.Event = field(default_factory=asyncio.Event)
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_FINISHING))
+    greeting: asyncio.Future[None] | None = None
 
     @property
     def name(self) -> str:
@@ -55,14 +59,21 @@ class Peer:
 class Peers:
     """All participants of one journal."""
 
-    def __init__(self, journal: Journal, links: Links) -> None:
+    def __init__(self, journal: Journal, links: Links, tasks: Tasks) -> None:
+        self.quarantine = Quarantine(journal)
         self._journal = journal
         self._links = links
+        self._tasks = tasks
         self._peers: dict[str, Peer] = {}
-        self.behind: str | None = None
+
+    @property
+    def behind(self) -> str | None:
+        """Why the journal counts as older than its participants, in words; None if it does not."""
+        return self.quarantine.proof or None
 
     async def load(self) -> None:
         """Knows again what the journal knows. Nobody is asked yet."""
+        await self.quarantine.load()
         for record in await self._journal.participants():
             self._peers[record.name] = Peer(record, self._links.connect(record.address))
 
@@ -95,7 +106,7 @@ class Peers:
         elif peer.link is not link:
             peer.link = link
         peer.record = record
-        peer.operations = {operation.name: operation for operation in answer.operations}
+        self._met(peer, answer)
         return peer
 
     async def ready(self, peer: Peer, *, within: float) -> dict[str, participant_pb2.OperationDescription]:
@@ -109,56 +120,105 @@ class Peers:
         return peer.operations
 
     async def greet(self, peer: Peer, *, within: float = _HANDSHAKE_SECONDS) -> None:
-        """Shakes hands, also with one that did before: it may offer other operations now. Raises as `ready`."""
-        async with peer.greeting:
-            answer = await self._ask(peer.link, peer.name, within=within)
-            identity = answer.identity
-            record = replace(
-                peer.record,
-                system_identifier=identity.system_identifier,
-                timeline=identity.timeline,
-                database=identity.database,
-            )
-            if record != peer.record:
-                if not _same_database(record, peer.record):
-                    raise LinkRejected(
-                        f"participant {peer.name!r} at {peer.record.address} answers for another database"
-                        f" ({_shown(record)}) than the registered one ({_shown(peer.record)})"
-                    )
-                await self._journal.register(record)
-                peer.record = record
-            peer.operations = {operation.name: operation for operation in answer.operations}
+        """Shakes hands, also with one that did before: it may offer other operations now. Raises as `ready`.
+
+        Whoever comes while hands are being shaken shares the answer, and the time that it takes if there is none.
+        """
+        if peer.greeting is None:
+            peer.greeting = asyncio.get_running_loop().create_future()
+            self._tasks.spawn(self._greet(peer, peer.greeting), name=f"greet {peer.name}")
+        try:
+            async with asyncio.timeout(within):
+                await asyncio.shield(peer.greeting)
+        except TimeoutError:
+            raise LinkLost(f"participant {peer.name!r} did not shake hands within {within:g} s") from None
+
+    async def available(self, peer: Peer, *, within: float) -> None:
+        """Returns when the participant is there, as far as is known, at the latest after `within` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await peer.here.wait()
 
     def changed(self, peer: Peer) -> None:
         """An answer came from another database or timeline: the next use shakes hands first."""
         peer.operations = None
 
-    async def _ask(
-        self, link: Link, name: str, *, within: float = _HANDSHAKE_SECONDS
-    ) -> participant_pb2.HandshakeResponse:
+    def lost(self, peer: Peer) -> None:
+        """The participant did not answer its watcher: it shakes hands again before anything else is asked of it."""
+        peer.operations = None
+        peer.away = True
+        peer.here.clear()
+
+    async def _greet(self, peer: Peer, done: asyncio.Future[None]) -> None:
+        try:
+            await self._shake_hands(peer)
+        except LinkLost as error:
+            done.set_exception(error)
+            done.exception()  # seen, also if nobody waits any more
+        else:
+            done.set_result(None)
+        finally:
+            peer.greeting = None
+            done.cancel()  # no effect if it is done; else the engine is ending, and so is whoever waits
+
+    async def _shake_hands(self, peer: Peer) -> None:
+        answer = await self._ask(peer.link, peer.name)
+        identity = answer.identity
+        record = replace(
+            peer.record,
+            system_identifier=identity.system_identifier,
+            timeline=identity.timeline,
+            database=identity.database,
+        )
+        if record != peer.record:
+            if not _same_database(record, peer.record):
+                raise LinkRejected(
+                    f"participant {peer.name!r} at {peer.record.address} answers for another database"
+                    f" ({_shown(record)}) than the registered one ({_shown(peer.record)})"
+                )
+            await self._journal.register(record)
+            peer.record = record
+        self._met(peer, answer)
+
+    def _met(self, peer: Peer, answer: participant_pb2.HandshakeResponse) -> None:
+        peer.operations = {operation.name: operation for operation in answer.operations}
+        peer.away = False
+        peer.here.set()
+
+    async def _ask(self, link: Link, name: str) -> participant_pb2.HandshakeResponse:
+        """A look first, and a handshake that is remembered only if the journal is not found to be an older copy: its
+        epoch would cover what the participant remembers of the lost ones."""
+        looked = await self._handshake(link, name, look_only=True)
+        if self.quarantine.active:
+            return looked
+        return await self._handshake(link, name, look_only=False)
+
+    async def _handshake(self, link: Link, name: str, *, look_only: bool) -> participant_pb2.HandshakeResponse:
         journal = self._journal
         epoch = types_pb2.Epoch(number=journal.epoch.number, nonce=journal.epoch.nonce)
-        request = participant_pb2.HandshakeRequest(participant=name, journal_id=journal.journal_id, epoch=epoch)
-        answer = await link.handshake(request, timeout=min(within, _HANDSHAKE_SECONDS))
+        request = participant_pb2.HandshakeRequest(
+            participant=name, journal_id=journal.journal_id, epoch=epoch, look_only=look_only
+        )
+        answer = await link.handshake(request, timeout=_HANDSHAKE_SECONDS)
         if answer.participant != name:
             raise LinkRejected(f"the participant there is {answer.participant!r}, not {name!r}")
-        self._compare(name, answer)
+        await self._compare(name, answer)
         return answer
 
-    def _compare(self, name: str, answer: participant_pb2.HandshakeResponse) -> None:
-        ours, theirs = self._journal.epoch, answer.last_epoch
-        seen = Epoch(theirs.number, theirs.nonce) if answer.HasField("last_epoch") else None
-        if seen is not None and (seen.number > ours.number or (seen.number == ours.number and seen != ours)):
-            self.behind = f"participant {name!r} has seen epoch {seen}, this journal is at {ours}"
-        elif answer.highest_position > self._journal.position:
-            self.behind = (
+    async def _compare(self, name: str, answer: participant_pb2.HandshakeResponse) -> None:
+        """What the participant has seen, against what this journal has reached."""
+        theirs = answer.last_epoch
+        if answer.HasField("last_epoch"):
+            seen = Epoch(theirs.number, theirs.nonce)
+            if self.quarantine.is_strange(seen):
+                await self.quarantine.prove(
+                    f"participant {name!r} has seen epoch {seen}, which this journal never gave out"
+                )
+        if answer.highest_position > self._journal.position:
+            await self.quarantine.prove(
                 f"participant {name!r} holds journal position {answer.highest_position}, this journal ends at"
                 f" {self._journal.position}"
             )
-        else:
-            return
-        _log.critical("the journal is older than its participants: %s; nothing is presumed aborted", self.behind)
-        raise JournalBehind(self.behind)
 
     def _refuse_another_database(self, known: Peer | None, record: ParticipantRecord) -> None:
         if known is not None and not _same_database(known.record, record):

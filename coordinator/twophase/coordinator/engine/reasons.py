@@ -64,6 +64,17 @@ def stopping() -> Reason:
     return Reason(kind="ABORTED", code="STOPPING", message="the coordinator is stopping; send it again", retryable=True)
 
 
+def quarantined() -> Reason:
+    """The journal was found to be an older copy while the transaction was running."""
+    return Reason(
+        kind="ABORTED",
+        code="QUARANTINE",
+        message="the coordinator's journal is older than its participants, and nothing new is committed;"
+        " put the newest journal back, or, if it is lost, start the coordinator with --after-restore",
+        retryable=True,
+    )
+
+
 def presumed() -> Reason:
     """Recovery found the transaction without a decision."""
     return Reason(

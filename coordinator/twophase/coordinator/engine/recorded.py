@@ -12,7 +12,7 @@ from twophase.coordinator.engine.api import Answer, Call, Outcome, Result, View
 from twophase.coordinator.engine.links import LinkLost
 from twophase.coordinator.engine.peers import Peers
 from twophase.coordinator.journal.events import TransactionRecord
-from twophase.coordinator.protocol.decisions import contradicts
+from twophase.coordinator.protocol.decisions import Ending, contradicts
 from twophase.v1 import participant_pb2, types_pb2
 
 _INSPECT_SECONDS = 2.0
@@ -34,12 +34,27 @@ def view_of(record: TransactionRecord) -> View:
     return View(record, outcome_of(record), applied=record.ended)
 
 
+def heuristics_of(record: TransactionRecord) -> dict[int, Ending]:
+    """The branches that ended against the decision (R11), by number, and how."""
+    decision = record.decision
+    if decision is None:
+        return {}
+    return {number: ending for number, ending in record.endings.items() if contradicts(decision, ending)}
+
+
+def shown_heuristics(record: TransactionRecord) -> str:
+    """The same for the log: which branches, where, how, and what was decided."""
+    where = {branch.number: branch.participant for branch in record.branches}
+    wrong = (
+        f"branch {number} at {where.get(number, '(unknown)')} is {ending.value}"
+        for number, ending in heuristics_of(record).items()
+    )
+    return f"{', '.join(wrong)}, decided was {record.decision}"
+
+
 def answer_of(record: TransactionRecord, *, attempt: int, results: tuple[Result, ...] = ()) -> Answer:
     """The record as the answer to a repeated request; `attempt` is the one it answers for if the record names none."""
-    decision = record.decision
-    wrong = {
-        number for number, ending in record.endings.items() if decision is not None and contradicts(decision, ending)
-    }
+    wrong = heuristics_of(record)
     hearers = record.hearers if record.hearers is not None else {branch.number for branch in record.branches}
     waited_for = set() if record.ended else hearers - record.endings.keys()
     return Answer(

@@ -19,6 +19,13 @@ def stopping() -> Rejected:
     )
 
 
+def quarantined(proof: str) -> Rejected:
+    """The journal is an older copy: the request may have been carried out already."""
+    fact = f"this coordinator's journal is older than its participants and it begins nothing new: {proof}"
+    remedy = "put the newest journal back, or, if it is lost, start the coordinator with --after-restore"
+    return _rejected(grpc.StatusCode.FAILED_PRECONDITION, "QUARANTINE", fact, remedy)
+
+
 def full(running: int, limit: int) -> Rejected:
     """As many transactions are under way as may be."""
     fact = f"{running} transactions are running, the limit is {limit}, and nothing was started"

@@ -54,6 +54,7 @@ _log = logging.getLogger(__name__)
 
 FINISH_SECONDS = 5.0  # how long one attempt at phase two may take
 ANSWER_MARGIN = 1.0  # how much longer than the deadline an answer to prepare or apply is waited for
+AWAY_SECONDS = 10.0  # how long at most a participant that is away is waited for, before it is asked all the same
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # between attempts at phase two, in seconds, with full jitter
 
 
@@ -344,13 +345,23 @@ class Running:
         def unanswered(call: RetryCallState) -> None:
             if call.attempt_number == 1:
                 self.feed(Unreached(part.number))
+            peer.doubted.set()
             error = call.outcome.exception() if call.outcome is not None else None
             _log.info("attempt %d at %s: %s", call.attempt_number, self.gid(part.number), error)
 
+        peers, peer = self._around.peers, part.peer
+
         async def once() -> Ending:
-            if part.peer.operations is None:
-                await self._around.peers.greet(part.peer)
-            return await attempt()
+            while True:
+                if not peer.here.is_set():
+                    # Its watcher asks whether it is back, once for all that wait for it.
+                    self.feed(Unreached(part.number))
+                    await peers.available(peer, within=AWAY_SECONDS)
+                async with peer.slots:
+                    if peer.operations is None:
+                        await peers.greet(peer)
+                    if peer.here.is_set():
+                        return await attempt()
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(LinkLost),

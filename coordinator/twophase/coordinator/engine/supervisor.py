@@ -1,7 +1,7 @@
 """The supervisor: it finishes what was left behind, at start, after every reconnect, and now and then for ever.
 
-Lives here: reading in the right order, gathering evidence, taking transactions up again. Must not live here: the
-verdict on a branch (`protocol.resolution`), and what a transaction does (`running`).
+Lives here: reading in the right order, presuming abort, taking transactions up again. Must not live here: the verdict
+on a branch (`protocol.resolution`), settling by evidence (`settling`), and what a transaction does (`running`).
 
 It never stops looking: a slow backend can finish its PREPARE after any scan.
 """
@@ -9,29 +9,35 @@ It never stops looking: a slow backend can finish its PREPARE after any scan.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Iterable
 
 from twophase.contract.crashpoints import CrashPoint, reach
-from twophase.contract.names import Gid, InvalidName, Txid
+from twophase.contract.names import Epoch, Gid, InvalidName, Txid
 from twophase.coordinator.engine import messages, reasons
 from twophase.coordinator.engine.links import LinkLost
 from twophase.coordinator.engine.live import Live
 from twophase.coordinator.engine.peers import Peer
+from twophase.coordinator.engine.quarantine import Quarantine
+from twophase.coordinator.engine.recorded import shown_heuristics
 from twophase.coordinator.engine.running import FINISH_SECONDS, FIRST_PAUSE, LONGEST_PAUSE, Part, Running, Surroundings
-from twophase.coordinator.journal.events import BranchRef, TransactionRecord
+from twophase.coordinator.engine.settling import ASK_SECONDS, Settling
+from twophase.coordinator.journal.events import BranchRef, Finished, TransactionRecord
 from twophase.coordinator.journal.port import EpochRecord, Proposal
-from twophase.coordinator.protocol.decisions import ABORT
+from twophase.coordinator.protocol.decisions import ABORT, contradicts
+from twophase.coordinator.protocol.evidence import Sign
 from twophase.coordinator.protocol.resolution import Owner, Seen, Verdict, resolve
 from twophase.v1 import participant_pb2
 
 _log = logging.getLogger(__name__)
-_ASK_SECONDS = 2.0  # how long one question of recovery may take
+
 # Seconds until the second sweep after a connection; the pause doubles up to the usual one. What was being prepared when
 # the coordinator of before died is prepared by then, and was not when the first sweep looked.
 _SWEEP_FIRST = 0.2
-_AT_ONCE = 32  # transactions presumed aborted at the same time
+_BEAT = 1.0  # seconds between two looks at a journal that nobody uses
+_AT_ONCE = 64  # transactions presumed aborted, or settled by evidence, at the same time
 _PAGE = 500
 
 
@@ -43,19 +49,23 @@ class Supervisor:
         self._live = live
         self._sweep_every = sweep_every
         self._watched: set[str] = set()
-        self._reported: set[Gid] = set()
-        self._presuming = asyncio.Semaphore(_AT_ONCE)
+        self._settling = Settling(around)
+        self._presuming: set[Txid] = set()
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
 
     async def start(self) -> None:
         """Takes up everything the journal says is unfinished, and begins to watch every participant.
 
         When it returns, every decided transaction is live; the rest goes on in the background.
         """
+        for record in await self._around.journal.heuristics():
+            _log.critical("heuristic outcome: transaction %s, %s", record.txid, shown_heuristics(record))
         for record in await self._around.journal.unfinished():
             self._take_up(record)
         for peer in self._around.peers:
             self.watch(peer)
-        self._around.tasks.spawn(self._presume_begun(), name="presume what was begun")
+        self._around.tasks.spawn(self._end_begun(), name="end what was begun")
+        self._around.tasks.spawn(self._beat(), name="look at the journal")
 
     def watch(self, peer: Peer) -> None:
         """Sweeps this participant from now on."""
@@ -64,17 +74,32 @@ class Supervisor:
             self._around.tasks.spawn(self._watch(peer), name=f"watch {peer.name}")
 
     async def _watch(self, peer: Peer) -> None:
-        away, quiet = FIRST_PAUSE, _SWEEP_FIRST
+        first = min(_SWEEP_FIRST, self._sweep_every)
+        away, quiet = FIRST_PAUSE, first
         while True:
+            peer.doubted.clear()
             try:
                 await self.sweep(peer)
             except LinkLost as error:
-                self._around.peers.changed(peer)  # it shakes hands again before anything else is asked of it
+                self._around.peers.lost(peer)
                 _log.info("participant %s is away: %s", peer.name, error)
-                wait, away, quiet = away, min(2 * away, LONGEST_PAUSE), _SWEEP_FIRST
+                await asyncio.sleep(_jittered(away))
+                away, quiet = min(2 * away, LONGEST_PAUSE), first
             else:
-                wait, away, quiet = quiet, FIRST_PAUSE, min(2 * quiet, self._sweep_every)
-            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311
+                await self._until_doubted(peer, _jittered(quiet))
+                away, quiet = FIRST_PAUSE, min(2 * quiet, self._sweep_every)
+
+    async def _until_doubted(self, peer: Peer, within: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await peer.doubted.wait()
+                await asyncio.sleep(FIRST_PAUSE)  # everyone who got no answer at the same time doubts it once
+
+    async def _beat(self) -> None:
+        """Asks the journal something now and then: one that failed while nobody used it must end the process (R10)."""
+        while True:
+            await asyncio.sleep(min(_BEAT, self._sweep_every))
+            await self._around.journal.restoration()
 
     async def sweep(self, peer: Peer) -> None:
         """Looks for prepared branches of ours at one participant and finishes those nobody is at work on.
@@ -88,8 +113,14 @@ class Supervisor:
         if not before:
             return
         live = self._live.names()
-        records = {gid.txid: await self._around.journal.transaction(gid.txid) for gid in before}
-        owners = _Owners(await self._around.journal.epochs(), self._around.journal.epoch.number)
+        journal, quarantine = self._around.journal, self._around.peers.quarantine
+        records = {gid.txid: await journal.transaction(gid.txid) for gid in before}
+        for gid in before:
+            if quarantine.is_strange(gid.txid.epoch):
+                await quarantine.prove(
+                    f"{gid} is prepared at participant {peer.name!r}, and this journal never gave out that epoch"
+                )
+        owners = _Owners(await journal.epochs(), quarantine, ours=journal.epoch)
         after = await self._prepared(peer)
         findings = resolve(
             (Seen(gid.txid, gid.branch) for gid in before),
@@ -98,6 +129,7 @@ class Supervisor:
             owners.of,
             {Seen(gid.txid, gid.branch) for gid in after},
         )
+        left = []
         for finding in findings:
             txid, ref = finding.seen.transaction, BranchRef(finding.seen.branch, peer.name)
             match finding.verdict:
@@ -106,9 +138,10 @@ class Supervisor:
                 case Verdict.FINISH_COMMIT | Verdict.FINISH_ABORT:
                     await self._finish(peer, records[txid], ref, commit=finding.verdict is Verdict.FINISH_COMMIT)
                 case Verdict.PRESUME_ABORT:
-                    await self._presume_abort(txid, records[txid], (ref,))
+                    left.append(self._presume_abort(txid, records[txid], (ref,)))
                 case Verdict.ASK:
-                    self._report(Gid(self._around.journal.journal_id, txid, ref.number), peer)
+                    left.append(self._settle(txid, records[txid]))
+        await asyncio.gather(*left)
 
     async def _prepared(self, peer: Peer) -> list[Gid]:
         journal_id = self._around.journal.journal_id
@@ -155,97 +188,123 @@ class Supervisor:
         # The transaction has ended and this branch is prepared all the same, after the end. It gets the decision.
         gid = Gid(self._around.journal.journal_id, record.txid, ref.number)
         _log.warning("branch %s at %s outlived its transaction, decided was %s", gid, peer.name, record.decision)
+        answer: participant_pb2.CommitResponse | participant_pb2.AbortResponse
         if commit:
-            await peer.link.commit(messages.commit(gid), timeout=FINISH_SECONDS)
+            answer = await peer.link.commit(messages.commit(gid), timeout=FINISH_SECONDS)
         else:
-            await peer.link.abort(messages.abort(gid), timeout=FINISH_SECONDS)
+            answer = await peer.link.abort(messages.abort(gid), timeout=FINISH_SECONDS)
+        ending = messages.ending_in(answer)
+        if ending is not None and record.decision is not None and contradicts(record.decision, ending):
+            self._around.journal.append(Finished(record.txid, ref.number, ending))
+            _log.critical(
+                "heuristic outcome: branch %s at %s is %s, decided was %s",
+                *(gid, peer.name, ending.value, record.decision),
+            )
 
     # --- what is not --------------------------------------------------------------------------------------------------
 
-    async def _presume_begun(self) -> None:
-        """Aborts what earlier epochs began and did not decide, so that it does not stay open in the books."""
+    async def _end_begun(self) -> None:
+        """Ends what earlier epochs began and did not decide, so that it does not stay open in the books."""
         await asyncio.gather(*(self._greet(peer) for peer in self._around.peers))
-        before: Txid | None = None
         while True:
-            page = await self._around.journal.transactions(limit=_PAGE, before=before, unfinished_only=True)
-            if not page:
+            if await self._begun_is_ended():
                 return
+            await asyncio.sleep(self._sweep_every)
+
+    async def _begun_is_ended(self) -> bool:
+        """Goes through all of it once; whether nothing of it is left."""
+        journal, done = self._around.journal, True
+        owners = _Owners(await journal.epochs(), self._around.peers.quarantine, ours=journal.epoch)
+        before: Txid | None = None
+        while page := await journal.transactions(limit=_PAGE, before=before, unfinished_only=True):
             before = page[-1].txid
-            left = [one for one in page if one.decision is None and one.txid.epoch != self._around.journal.epoch]
-            await asyncio.gather(*(self._presume_abort(one.txid, one, one.branches) for one in left))
+            work = []
+            for one in page:
+                if one.decision is not None or one.txid.epoch == journal.epoch:
+                    continue
+                match owners.of(one.txid):
+                    case Owner.FENCED | Owner.OURS:
+                        work.append(self._presume_abort(one.txid, one, one.branches))
+                    case Owner.RESTORED | Owner.FORGOTTEN | Owner.STRANGE:
+                        work.append(self._settle(one.txid, one))
+                    case Owner.OTHERS:
+                        pass
+            done = all(await asyncio.gather(*work)) and done
+        return done
 
     async def _greet(self, peer: Peer) -> None:
         try:
-            await self._around.peers.ready(peer, within=_ASK_SECONDS)
+            await self._around.peers.ready(peer, within=ASK_SECONDS)
         except LinkLost as error:
             _log.info("participant %s is away: %s", peer.name, error)
 
+    async def _settle(self, txid: Txid, record: TransactionRecord | None) -> bool:
+        async with self._at_once:
+            return await self._settling.settle(txid, record)
+
     async def _presume_abort(
         self, txid: Txid, record: TransactionRecord | None, branches: tuple[BranchRef, ...]
-    ) -> None:
-        """Proposes abort for a transaction that nobody will decide, and obeys the answer.
+    ) -> bool:
+        """Proposes abort for a transaction that nobody will decide, and obeys the answer; whether that was done.
 
-        If a reachable participant has applied a branch of it, the journal lost its decision: nothing is concluded.
+        If a reachable participant has committed a branch of it, the journal lost its decision: it is an older copy.
         """
-        async with self._presuming:
-            if txid in self._live or self._around.peers.behind is not None:
-                return
-            applied_at = await self._applied_at(txid)
-            if applied_at:
-                _log.critical(
-                    "transaction %s is applied at %s and the journal has no decision: it was restored from an older"
-                    " copy; nothing is presumed about it",
-                    *(txid, ", ".join(applied_at)),
-                )
-                return
-            known = record.branches if record is not None else ()
-            request = record.request if record is not None else None
-            everywhere = tuple(dict.fromkeys((*known, *branches)))
-            journal = self._around.journal
-            why = (reasons.presumed(),)
-            reach(CrashPoint.RECOVERY_BEFORE_PRESUME)
-            await journal.decide(Proposal(txid, ABORT, journal.epoch, request, everywhere, why))
-            reach(CrashPoint.RECOVERY_AFTER_PRESUME)
-            decided = await journal.transaction(txid)
-            if decided is not None:
-                self._take_up(decided, branches)
+        if txid in self._presuming:
+            return False
+        self._presuming.add(txid)
+        try:
+            async with self._at_once:
+                return await self._presume(txid, record, branches)
+        finally:
+            self._presuming.discard(txid)
 
-    async def _applied_at(self, txid: Txid) -> list[str]:
-        """The reachable participants that have applied a branch of the transaction."""
-        request = participant_pb2.InspectRequest(journal_id=self._around.journal.journal_id, txid=str(txid))
+    async def _presume(self, txid: Txid, record: TransactionRecord | None, branches: tuple[BranchRef, ...]) -> bool:
+        evidence = await self._settling.ask(txid)
+        committed = evidence.at(Sign.COMMITTED)
+        quarantine = self._around.peers.quarantine
+        if committed:
+            await quarantine.prove(
+                f"transaction {txid} is committed at {', '.join(committed)}, and this journal has no decision on it"
+            )
+        if txid in self._live:
+            return True
+        if quarantine.doubts(txid):
+            return False  # the next sweep settles it by evidence
+        known = record.branches if record is not None else ()
+        request = record.request if record is not None else None
+        everywhere = tuple(dict.fromkeys((*known, *branches)))
+        journal = self._around.journal
+        why = (reasons.presumed(),)
+        reach(CrashPoint.RECOVERY_BEFORE_PRESUME)
+        await journal.decide(Proposal(txid, ABORT, journal.epoch, request, everywhere, why))
+        reach(CrashPoint.RECOVERY_AFTER_PRESUME)
+        decided = await journal.transaction(txid)
+        if decided is not None:
+            self._take_up(decided, branches)
+        return True
 
-        async def applied(peer: Peer) -> bool:
-            try:
-                await self._around.peers.ready(peer, within=_ASK_SECONDS)
-                answer = await peer.link.inspect(request, timeout=_ASK_SECONDS)
-            except LinkLost:
-                return False
-            return any(row.outcome == participant_pb2.LEDGER_OUTCOME_APPLIED for row in answer.entries)
 
-        peers = tuple(self._around.peers)
-        answers = await asyncio.gather(*(applied(peer) for peer in peers))
-        return [peer.name for peer, found in zip(peers, answers, strict=True) if found]
-
-    def _report(self, gid: Gid, peer: Peer) -> None:
-        if gid not in self._reported:
-            self._reported.add(gid)
-            _log.critical("branch %s is prepared at %s, and nothing here tells how it must end", gid, peer.name)
+def _jittered(seconds: float) -> float:
+    return seconds * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 class _Owners:
     """Who may decide the transactions of which epoch."""
 
-    def __init__(self, epochs: Iterable[EpochRecord], ours: int) -> None:
+    def __init__(self, epochs: Iterable[EpochRecord], quarantine: Quarantine, *, ours: Epoch) -> None:
         self._epochs = {record.epoch: record for record in epochs}
+        self._quarantine = quarantine
         self._ours = ours
 
     def of(self, txid: Txid) -> Owner:
         """The owner of a transaction without a decision."""
+        if self._quarantine.doubts(txid):
+            return Owner.RESTORED
         record = self._epochs.get(txid.epoch)
         if record is None:
             return Owner.STRANGE
         if txid.sequence < record.horizon:
             return Owner.FORGOTTEN
-        if txid.epoch.number == self._ours:
+        if txid.epoch == self._ours:
             return Owner.OURS
         return Owner.FENCED if record.fenced else Owner.OTHERS

@@ -34,6 +34,7 @@ class Owner(Enum):
     FENCED = "a fenced epoch"
     OTHERS = "another coordinator's epoch"
     FORGOTTEN = "an epoch whose records may be pruned"
+    RESTORED = "an epoch whose later decisions may be lost with a newer journal"
     STRANGE = "an epoch this journal never gave out"
 
 
@@ -101,7 +102,7 @@ def _verdict(seen: Seen[T], live: Set[T], decision: Decision | None, owner: Owne
             return Verdict.PRESUME_ABORT
         case Owner.OTHERS:
             return Verdict.LEAVE
-        case Owner.FORGOTTEN | Owner.STRANGE:
+        case Owner.FORGOTTEN | Owner.RESTORED | Owner.STRANGE:
             return Verdict.ASK
         case _:
             assert_never(owner)
