@@ -6,8 +6,9 @@ Lives here: their order. Must not live here: any drill.
 from __future__ import annotations
 
 from twophase.contract.crashpoints import CrashPoint
-from twophase.sandbox.drill.crashes import PAIRS, dies_at
+from twophase.sandbox.drill.crashes import dies_at
 from twophase.sandbox.drill.network import NETWORKS
+from twophase.sandbox.drill.pairs import PAIRS
 from twophase.sandbox.drill.stops import STOPS
 from twophase.sandbox.drill.values import Drill
 

@@ -1,7 +1,7 @@
-"""The drills that kill a process at a named crash point, singly and in pairs.
+"""The drills that kill a process at a named crash point.
 
 Lives here: one drill for every point, and what must happen first so that it is reached. Must not live here: how it is
-done (`stage`) and how it is judged (`check`).
+done (`stage`), how it is judged (`check`), two processes that die (`pairs`).
 """
 
 from __future__ import annotations
@@ -137,24 +137,3 @@ def _dies_greeting(point: CrashPoint) -> Act:
         await stage.revive(_BANK)
 
     return act
-
-
-def _pair(first: CrashPoint, second: CrashPoint) -> Drill:
-    async def act(stage: Stage) -> None:
-        await stage.arm(_BANK, second, nth=4)
-        await stage.arm(COORDINATOR, first, nth=4)
-        await stage.dies(COORDINATOR, first)
-        # Without a coordinator no more work comes: the participant may live until it is back.
-        await stage.program(COORDINATOR).start()
-        await stage.dies(_BANK, second)
-        await stage.revive(_BANK)
-
-    return Drill(f"{first.value} + {second.value}", f"the coordinator and {_BANK} both die", act, (first, second))
-
-
-PAIRS: Final = (
-    _pair(CrashPoint.COORDINATOR_AFTER_DECIDE, CrashPoint.PARTICIPANT_AFTER_PREPARE),
-    _pair(CrashPoint.COORDINATOR_BEFORE_DECIDE, CrashPoint.PARTICIPANT_BEFORE_VOTE),
-    _pair(CrashPoint.COORDINATOR_AFTER_COMMIT, CrashPoint.PARTICIPANT_AFTER_COMMIT_PREPARED),
-    _pair(CrashPoint.COORDINATOR_AFTER_WRITE, CrashPoint.PARTICIPANT_BEFORE_COMMIT_PREPARED),
-)

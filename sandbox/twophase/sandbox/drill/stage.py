@@ -46,7 +46,8 @@ def bank_services() -> list[Service]:
 
 @dataclass(slots=True)
 class Stage:
-    """One running system, and the load on it. `hit` collects the points at which a process really died.
+    """One running system, and the load on it. `hit` collects the points at which a process really died; `armed` holds,
+    by name, how long the log of an armed process was when it was started.
 
     While a drill runs, `running` is its load, and `front` the proxy through which its clients reach the coordinator.
     """
@@ -54,7 +55,7 @@ class Stage:
     system: System
     clients: int = 8
     hit: set[CrashPoint] = field(default_factory=set)
-    armed: set[str] = field(default_factory=set)
+    armed: dict[str, int] = field(default_factory=dict)
     recoveries: list[float] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
     _running: Load | None = None
@@ -99,7 +100,7 @@ class Stage:
         """Starts a process that is down, armed."""
         program = self.program(name)
         program.environment[VARIABLE] = f"{point.value}:{nth}"
-        self.armed.add(name)
+        self.armed[name] = program.log.stat().st_size if program.log.exists() else 0
         try:
             with contextlib.suppress(ProcessFailed):
                 await program.start()
@@ -114,11 +115,10 @@ class Stage:
                 await program.wait(timeout=_DIE_SECONDS)
             except TimeoutError:
                 raise NotHit(f"{name} did not reach {point.value} within {_DIE_SECONDS:g} s") from None
-        said = program.log.read_text(encoding="utf-8", errors="replace")
-        if f"crash point {point.value} reached" not in said:
+        said = program.log.read_bytes()[self.armed.pop(name) :]
+        if f"crash point {point.value} reached".encode() not in said:
             raise NotHit(f"{name} ended, and not at {point.value}; see {program.log}")
         self.hit.add(point)
-        self.armed.discard(name)
 
     async def disarm(self) -> None:
         """Everything runs, and nothing is armed any more, whatever the drill left behind."""
