@@ -51,8 +51,9 @@ def drill(
     if not chosen:
         _fail(f"no drill matches {only!r}; see twophase drill --list", WRONG_INPUT)
     if list_:
+        width = max(len(each.name) for each in chosen)
         for each in chosen:
-            typer.echo(f"{each.name:62} {each.about}")
+            typer.echo(f"{each.name:{width}}  {each.about}")
         return
     report = run(_run(chosen, as_json=json_))
     if isinstance(report, Failure):
