@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta, timezone
+
 import grpc
 import pytest
 
 from client.scripted import Scripted, problem, refusal, serving
-from twophase.coordinator.client import AsyncClient, CallRejected, CoordinatorUnavailable, NotFound, Outcome
+from twophase.coordinator.client import AsyncClient, CallRejected, CoordinatorUnavailable, Event, NotFound, Outcome
 from twophase.v1 import coordinator_pb2, types_pb2
 
 
@@ -31,6 +33,70 @@ async def test_get_and_outcome_tell_a_transaction(client: AsyncClient, coordinat
     assert found == await client.outcome("order-1")
     assert (found.outcome, found.decision, found.applied) == (Outcome.ABORTED, "ABORT", True)
     assert (found.branches[0].state, found.refusals[0].code) == ("REFUSED", "OUT_OF_STOCK")
+
+
+async def test_get_and_outcome_ask_for_events_and_for_a_moment(client: AsyncClient, coordinator: Scripted) -> None:
+    coordinator.transactions = [transaction(1)]
+    moment = datetime(2026, 11, 21, 12, 3, 4, 500_000, tzinfo=timezone(timedelta(hours=2)))
+
+    await client.get("T1")
+    await client.get("T1", events=True, at=moment)
+    await client.outcome("order-1", at=moment)
+
+    asked = [(read.with_events, read.at.ToJsonString() if read.HasField("at") else None) for read in coordinator.reads]
+    assert asked == [
+        (False, None),
+        (True, "2026-11-21T10:03:04.500Z"),
+        (False, "2026-11-21T10:03:04.500Z"),
+    ]
+
+
+async def test_events_are_told_as_plain_values(client: AsyncClient, coordinator: Scripted) -> None:
+    told = transaction(1)
+    events = (
+        coordinator_pb2.TransactionEvent(position=3, kind=coordinator_pb2.EVENT_KIND_BEGUN),
+        coordinator_pb2.TransactionEvent(
+            position=4, kind=coordinator_pb2.EVENT_KIND_VOTED, gid="g", participant="p", vote=types_pb2.VOTE_NO
+        ),
+        coordinator_pb2.TransactionEvent(
+            position=5,
+            kind=coordinator_pb2.EVENT_KIND_DECIDED,
+            decision=types_pb2.DECISION_ABORT,
+            refusals=[refusal()],
+        ),
+        coordinator_pb2.TransactionEvent(
+            position=6,
+            kind=coordinator_pb2.EVENT_KIND_FINISHED,
+            gid="g",
+            participant="p",
+            state=coordinator_pb2.BRANCH_STATE_ABORTED,
+        ),
+        coordinator_pb2.TransactionEvent(
+            position=7, kind=coordinator_pb2.EVENT_KIND_ENDED, outcome=coordinator_pb2.OUTCOME_ABORTED
+        ),
+    )
+    for event in events:
+        event.at.FromMilliseconds(1_000 + event.position)
+    told.events.extend(events)
+    coordinator.transactions = [told]
+
+    found = await client.get("T1", events=True)
+
+    at = [datetime.fromtimestamp(1, tz=UTC) + timedelta(milliseconds=position) for position in range(3, 8)]
+    assert found.events == (
+        Event(3, at[0], "BEGUN"),
+        Event(4, at[1], "VOTED", gid="g", participant="p", vote="NO"),
+        Event(5, at[2], "DECIDED", decision="ABORT", refusals=found.refusals),
+        Event(6, at[3], "FINISHED", gid="g", participant="p", state="ABORTED"),
+        Event(7, at[4], "ENDED", outcome=Outcome.ABORTED),
+    )
+
+
+async def test_transactions_with_a_heuristic_branch_are_asked_for(client: AsyncClient, coordinator: Scripted) -> None:
+    coordinator.transactions = [transaction(1)]
+
+    assert [one.txid async for one in client.transactions(heuristic_only=True)] == ["T1"]
+    assert all(read.heuristic_only and not read.unfinished_only for read in coordinator.reads)
 
 
 async def test_an_unseen_request_has_no_outcome(client: AsyncClient) -> None:

@@ -19,6 +19,7 @@ from twophase.coordinator.engine.api import (
     Rejected,
     Submission,
     Wait,
+    Which,
 )
 from twophase.coordinator.engine.engine import Engine
 from twophase.coordinator.journal.memory import MemoryJournal
@@ -509,7 +510,7 @@ async def test_r9_what_was_not_decided_is_aborted_by_the_next_start(world: World
 
 
 async def _no_unfinished(engine: Engine) -> bool:
-    return not await engine.views(limit=10, unfinished_only=True)
+    return not await engine.views(limit=10, which=Which.UNFINISHED)
 
 
 async def test_r8_what_was_decided_is_finished_by_the_next_start(world: World) -> None:

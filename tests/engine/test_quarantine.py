@@ -17,6 +17,8 @@ from fixtures.world import BOTH, World, crash_while_deciding, submission, until,
 from twophase.contract.names import Epoch, Gid, Txid
 from twophase.coordinator.engine.api import Outcome, Rejected, Wait
 from twophase.coordinator.engine.engine import Engine
+from twophase.coordinator.journal.events import Decided, Ended, Finished
+from twophase.coordinator.journal.memory_state import Entry, Stamped
 from twophase.coordinator.protocol.decisions import Ending
 from twophase.v1 import participant_pb2 as pb
 from twophase.v1 import types_pb2
@@ -68,6 +70,10 @@ async def in_quarantine(engine: Engine) -> None:
     await until(lambda: bool(engine.quarantine))
 
 
+def _tells_an_outcome(entry: Entry) -> bool:
+    return isinstance(entry, Stamped) and isinstance(entry.event, Decided | Finished | Ended)
+
+
 async def commit_lost_by_the_journal(world: World) -> Txid:
     """A transaction that the copy shows as begun and that then was decided, told, and applied at `order` only."""
     async with world.coordinator() as engine:
@@ -75,7 +81,7 @@ async def commit_lost_by_the_journal(world: World) -> Txid:
         running = asyncio.create_task(engine.execute(replace(submission(*BOTH), wait=Wait.DECIDED)))
         await until(lambda: bool(world.order.prepared and world.payment.prepared))
         await engine.journal.flush()
-        copy = [entry for entry in world.disk.durable if type(entry).__name__ not in ("Decided", "Finished", "Ended")]
+        copy = [entry for entry in world.disk.durable if not _tells_an_outcome(entry)]
         answer = await running
         assert answer.outcome is Outcome.COMMITTED
         await until(lambda: bool(world.order.applied))

@@ -80,6 +80,7 @@ async def test_closing_twice_is_fine_and_then_nothing_works(store: Store) -> Non
         journal.participants(),
         journal.epochs(),
         journal.transaction(txid(journal, 1)),
+        journal.history(txid(journal, 1)),
         journal.request("r"),
         journal.unfinished(),
         journal.transactions(limit=1),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from journal.samples import BRANCHES, request
 from twophase.contract.names import Epoch, Txid
 from twophase.coordinator.journal.events import Begun, Ended, Event, Finished, RequestRef, TransactionRecord, Voted
+from twophase.coordinator.journal.fold import fold
 from twophase.coordinator.journal.memory import MemoryDisk, MemoryJournal
 from twophase.coordinator.journal.port import Journal, JournalError, Proposal, Ruling
 from twophase.coordinator.journal.sqlite import SqliteJournal
@@ -159,6 +160,12 @@ class Play:
     async def _look(self, journal: Journal) -> None:
         names = [Txid(epoch, sequence) for epoch, sequence in itertools.product(self.epochs, range(4))]
         self.said.append([self._plain(await journal.transaction(name)) for name in names])
+        for name in names:
+            history = await journal.history(name)
+            assert (fold(happening.event for happening in history) if history else None) == await journal.transaction(
+                name
+            )
+            self.said.append([happening.position for happening in history])
         self.said.append([self._plain(await journal.request(name)) for name in ("a", "b", "c")])
         listed = [
             await journal.unfinished(),

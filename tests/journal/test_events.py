@@ -9,6 +9,7 @@ import pytest
 from journal.samples import BRANCHES, PAYMENT, SHOP, STOCK, begun, propose, request, txid
 from journal.stores import Store
 from twophase.coordinator.journal.events import Decided, Ended, Finished, Reason, Voted
+from twophase.coordinator.journal.fold import fold
 from twophase.coordinator.journal.port import (
     Basis,
     Journal,
@@ -116,6 +117,37 @@ async def test_participants_are_added_and_replaced_by_name(store: Store) -> None
     await first.close()
     second = await store.open()
     assert await second.participants() == (payment, moved)
+    await second.close()
+
+
+# --- history
+
+
+async def test_a_history_tells_every_event_in_its_place_and_its_prefixes_how_it_stood(store: Store) -> None:
+    store.clock.at = 5_000
+    first = await store.open()
+    name = txid(first, 1)
+    first.append(begun(first, 1, request("order")))
+    first.append(begun(first, 2))
+    store.clock.at = 4_000
+    first.append(Voted(name, 0, Vote.YES))
+    await first.decide(propose(first, 1, COMMIT, claim=request("order")))
+    await first.close()
+    store.clock.at = 9_000
+    second = await store.open()
+    second.append(Finished(name, 0, Ending.APPLIED))
+    history = await second.history(name)
+    assert [(happening.position, happening.at) for happening in history] == [
+        (1, 5_000),
+        (3, 4_000),
+        (4, 4_000),
+        (5, 9_000),
+    ]
+    assert fold(happening.event for happening in history) == await second.transaction(name)
+    stood = [fold(happening.event for happening in history[: length + 1]) for length in range(4)]
+    assert [record.decision for record in stood] == [None, None, COMMIT, COMMIT]
+    assert [len(record.endings) for record in stood] == [0, 0, 0, 1]
+    assert await second.history(txid(second, 1)) == ()
     await second.close()
 
 

@@ -12,8 +12,8 @@ import grpc
 
 from twophase.contract.names import Epoch, Txid
 from twophase.contract.status import Problem, from_call
-from twophase.coordinator.engine.api import Answer, Limits, Outcome, Submission, View
-from twophase.coordinator.journal.events import BranchRef, Reason, RequestRef, TransactionRecord
+from twophase.coordinator.engine.api import Answer, Limits, Outcome, Submission, View, Which
+from twophase.coordinator.journal.events import BranchRef, Happening, Reason, RequestRef, TransactionRecord
 from twophase.coordinator.protocol.decisions import COMMIT
 from twophase.coordinator.service import CoordinatorService, Guard
 from twophase.coordinator.transport import SERVER_OPTIONS
@@ -43,8 +43,13 @@ def record(sequence: int = 1, **changes: Any) -> TransactionRecord:
     return TransactionRecord(**(values | changes))
 
 
-def view(sequence: int = 1, outcome: Outcome = Outcome.COMMITTED, **changes: Any) -> View:
-    return View(record(sequence, **changes), outcome, applied=outcome is Outcome.COMMITTED)
+def view(
+    sequence: int = 1,
+    outcome: Outcome = Outcome.COMMITTED,
+    history: tuple[Happening, ...] = (),
+    **changes: Any,
+) -> View:
+    return View(record(sequence, **changes), outcome, applied=outcome is Outcome.COMMITTED, history=history)
 
 
 def reason(kind: str, **changes: Any) -> Reason:
@@ -59,6 +64,8 @@ class FakeEngine:
     found: dict[Txid | str, View] = field(default_factory=dict)
     listed: tuple[View, ...] = ()
     submissions: list[Submission] = field(default_factory=list)
+    asked: list[tuple[bool, int | None]] = field(default_factory=list)
+    whiches: list[Which] = field(default_factory=list)
     registered: list[tuple[str, str]] = field(default_factory=list)
     journal: Any = field(default_factory=lambda: SimpleNamespace(journal_id=JOURNAL, epoch=EPOCH))
 
@@ -68,10 +75,12 @@ class FakeEngine:
             raise self.answer
         return self.answer
 
-    async def view(self, key: Txid | str) -> View | None:
+    async def view(self, key: Txid | str, *, with_events: bool, at: int | None) -> View | None:
+        self.asked.append((with_events, at))
         return self.found.get(key)
 
-    async def views(self, *, limit: int, before: Txid | None, unfinished_only: bool) -> tuple[View, ...]:
+    async def views(self, *, limit: int, before: Txid | None, which: Which) -> tuple[View, ...]:
+        self.whiches.append(which)
         rest = [one for one in self.listed if before is None or one.record.txid < before]
         return tuple(rest[:limit])
 

@@ -10,7 +10,8 @@ from google.protobuf.duration_pb2 import Duration
 
 from service.service_fakes import EPOCH, JOURNAL, FakeEngine, Served, op, reason, request, served, txid, view
 from twophase.contract.status import Problem
-from twophase.coordinator.engine.api import NEVER_SEEN, Answer, Outcome, Rejected, Result, Wait
+from twophase.coordinator.engine.api import NEVER_SEEN, Answer, Outcome, Rejected, Result, Wait, Which
+from twophase.coordinator.journal.events import Begun, BranchRef, Decided, Ended, Event, Finished, Happening, Voted
 from twophase.coordinator.protocol.decisions import ABORT, Ending, Vote, delegated
 from twophase.v1 import coordinator_pb2, types_pb2
 
@@ -253,3 +254,69 @@ async def test_a_full_last_page_is_not_followed_by_an_empty_one() -> None:
         answer = await service.stub.List(coordinator_pb2.ListRequest(page_size=2))
 
     assert answer.next_page_token == ""
+
+
+async def test_get_tells_the_events_in_the_contract_s_words(service: Served) -> None:
+    name = txid(1)
+    branches = (BranchRef(0, "inventory"), BranchRef(1, "payment"))
+    events: tuple[Event, ...] = (
+        Begun(name, None, branches),
+        Voted(name, 0, Vote.LOST),
+        Voted(name, 1, Vote.YES),
+        Decided(name, ABORT, None, branches, (reason("BUSINESS"),)),
+        Finished(name, 1, Ending.APPLIED),
+        Finished(name, 7, Ending.ABORTED),
+        Ended(name, committed=False),
+    )
+    history = tuple(Happening(10 + n, 1_700_000_000_123 + n, event) for n, event in enumerate(events))
+    service.engine.found[name] = view(decision=ABORT, committed=False, history=history)
+
+    told = (await service.stub.Get(coordinator_pb2.GetRequest(txid=str(name), with_events=True))).transaction.events
+
+    gids = [f"tp-{JOURNAL}-{name}-{n:04x}" for n in range(8)]
+    assert [event.position for event in told] == list(range(10, 17))
+    assert [event.at.ToMilliseconds() for event in told] == [1_700_000_000_123 + n for n in range(7)]
+    assert [event.kind for event in told] == [
+        *(S.EVENT_KIND_BEGUN, S.EVENT_KIND_VOTED, S.EVENT_KIND_VOTED, S.EVENT_KIND_DECIDED),
+        *(S.EVENT_KIND_FINISHED, S.EVENT_KIND_FINISHED, S.EVENT_KIND_ENDED),
+    ]
+    assert [(event.gid, event.participant, event.vote) for event in told[1:3]] == [
+        (gids[0], "inventory", types_pb2.VOTE_UNSPECIFIED),
+        (gids[1], "payment", types_pb2.VOTE_YES),
+    ]
+    assert (told[3].decision, [one.code for one in told[3].refusals]) == (types_pb2.DECISION_ABORT, ["BUSINESS"])
+    assert [(event.gid, event.participant, event.state) for event in told[4:6]] == [
+        (gids[1], "payment", S.BRANCH_STATE_HEURISTIC),
+        (gids[7], "", S.BRANCH_STATE_ABORTED),
+    ]
+    assert told[6].outcome == S.OUTCOME_ABORTED
+
+
+async def test_get_asks_for_events_and_for_a_moment_to_the_millisecond(service: Served) -> None:
+    service.engine.found["order-1"] = view()
+    plain = coordinator_pb2.GetRequest(request_id="order-1")
+    then = coordinator_pb2.GetRequest(request_id="order-1", with_events=True)
+    then.at.FromNanoseconds(1_700_000_000_123_999_999)
+
+    await service.stub.Get(plain)
+    await service.stub.Get(then)
+
+    assert service.engine.asked == [(False, None), (True, 1_700_000_000_123)]
+
+
+async def test_get_says_that_there_was_no_record_yet(service: Served) -> None:
+    early = coordinator_pb2.GetRequest(txid=str(txid(9)))
+    early.at.FromSeconds(0)
+
+    problem, _ = await service.refused(service.stub.Get(early))
+
+    assert (problem.code, problem.field) == (grpc.StatusCode.NOT_FOUND, "at")
+    assert "up to that moment" in problem.message
+
+
+async def test_list_asks_for_all_for_the_unfinished_or_for_the_heuristic(service: Served) -> None:
+    await service.stub.List(coordinator_pb2.ListRequest())
+    await service.stub.List(coordinator_pb2.ListRequest(unfinished_only=True))
+    await service.stub.List(coordinator_pb2.ListRequest(heuristic_only=True))
+
+    assert service.engine.whiches == [Which.ALL, Which.UNFINISHED, Which.HEURISTIC]

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -173,3 +174,31 @@ async def test_a_message_over_the_receive_limit_never_reaches_the_engine(service
 
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert service.engine.submissions == []
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        Timestamp(seconds=-62_135_596_801),
+        Timestamp(seconds=253_402_300_800),
+        Timestamp(nanos=-1),
+        Timestamp(nanos=1_000_000_000),
+    ],
+    ids=str,
+)
+async def test_a_moment_outside_the_calendar_is_refused(service: Served, moment: Timestamp) -> None:
+    asked = coordinator_pb2.GetRequest(request_id="order-1", at=moment)
+
+    problem, _ = await service.refused(service.stub.Get(asked))
+
+    assert (problem.code, problem.field, problem.reason) == (INVALID, "at", "MALFORMED_FIELD")
+    assert service.engine.asked == []
+
+
+async def test_a_list_of_two_kinds_is_refused(service: Served) -> None:
+    asked = coordinator_pb2.ListRequest(unfinished_only=True, heuristic_only=True)
+
+    problem, _ = await service.refused(service.stub.List(asked))
+
+    assert (problem.code, problem.field, problem.reason) == (INVALID, "heuristic_only", "MALFORMED_FIELD")
+    assert service.engine.whiches == []

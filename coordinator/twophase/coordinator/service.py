@@ -19,7 +19,7 @@ from grpc_status import rpc_status
 from twophase.contract.names import Txid
 from twophase.contract.status import Problem, to_status
 from twophase.coordinator import reasons, validation, wire
-from twophase.coordinator.engine.api import Answer, Limits, Rejected, Submission, View
+from twophase.coordinator.engine.api import Answer, Limits, Rejected, Submission, View, Which
 from twophase.coordinator.journal.port import Journal
 from twophase.v1 import coordinator_pb2, coordinator_pb2_grpc
 
@@ -43,8 +43,8 @@ class Transactions(Protocol):
     @property
     def limits(self) -> Limits: ...
     async def execute(self, submission: Submission) -> Answer: ...
-    async def view(self, key: Txid | str) -> View | None: ...
-    async def views(self, *, limit: int, before: Txid | None, unfinished_only: bool) -> tuple[View, ...]: ...
+    async def view(self, key: Txid | str, *, with_events: bool, at: int | None) -> View | None: ...
+    async def views(self, *, limit: int, before: Txid | None, which: Which) -> tuple[View, ...]: ...
     async def register(self, name: str, address: str) -> None: ...
 
 
@@ -73,16 +73,16 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
         return wire.execute_response(answer, self._engine.journal.epoch)
 
     async def Get(self, request: coordinator_pb2.GetRequest, context: _Context) -> coordinator_pb2.GetResponse:
-        key = validation.key(request)
-        view = await self._engine.view(key)
-        if view is None and isinstance(key, Txid):
-            raise Rejected(_no_record(key))
+        asked = validation.question(request)
+        view = await self._engine.view(asked.key, with_events=asked.with_events, at=asked.at)
+        if view is None and isinstance(asked.key, Txid):
+            raise Rejected(_no_record(asked.key) if asked.at is None else _not_yet(asked.key))
         journal = self._engine.journal
         return wire.get_response(view, journal.journal_id, journal.epoch)
 
     async def List(self, request: coordinator_pb2.ListRequest, context: _Context) -> coordinator_pb2.ListResponse:
         page = validation.page(request)
-        found = await self._engine.views(limit=page.size + 1, before=page.before, unfinished_only=page.unfinished_only)
+        found = await self._engine.views(limit=page.size + 1, before=page.before, which=page.which)
         shown = found[: page.size]
         journal = self._engine.journal
         return coordinator_pb2.ListResponse(
@@ -194,6 +194,17 @@ def _no_record(txid: Txid) -> Problem:
         field="txid",
         value=str(txid),
         remedy="check that this is its coordinator, or ask by request id",
+    )
+
+
+def _not_yet(txid: Txid) -> Problem:
+    return Problem(
+        code=grpc.StatusCode.NOT_FOUND,
+        reason=reasons.UNKNOWN_TRANSACTION,
+        message=f"of transaction {txid} there is no record up to that moment, by this coordinator's clock",
+        field="at",
+        value=str(txid),
+        remedy="ask for a later moment, or for none",
     )
 
 

@@ -21,7 +21,7 @@ from twophase.contract.names import Epoch, InvalidName, Txid
 from twophase.contract.status import Problem
 from twophase.contract.text import shorten
 from twophase.coordinator import reasons
-from twophase.coordinator.engine.api import NEVER_SEEN, Call, Limits, NeverSeen, Rejected, Submission, Wait
+from twophase.coordinator.engine.api import NEVER_SEEN, Call, Limits, NeverSeen, Rejected, Submission, Wait, Which
 from twophase.v1 import coordinator_pb2, types_pb2
 
 MAX_PAGE: Final = 1000
@@ -29,6 +29,9 @@ DEFAULT_PAGE: Final = 100
 _NANOS: Final = 1_000_000_000
 # The range of google.protobuf.Duration, 10,000 years.
 _MAX_SECONDS: Final = 315_576_000_000
+# The range of google.protobuf.Timestamp, from year 1 to year 9999.
+_FIRST_MOMENT: Final = -62_135_596_800
+_LAST_MOMENT: Final = 253_402_300_799
 _WAITS: Final = {
     coordinator_pb2.WAIT_UNSPECIFIED: Wait.APPLIED,
     coordinator_pb2.WAIT_APPLIED: Wait.APPLIED,
@@ -42,7 +45,16 @@ class Page:
 
     size: int
     before: Txid | None
-    unfinished_only: bool
+    which: Which
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which transaction Get asks for, whether with its events, and, in milliseconds since 1970, as it stood when."""
+
+    key: Txid | str
+    with_events: bool
+    at: int | None
 
 
 def submission(request: coordinator_pb2.ExecuteRequest, limits: Limits) -> Submission:
@@ -73,8 +85,12 @@ def registration(request: coordinator_pb2.RegisterRequest) -> tuple[str, str]:
     return request.participant, str(address)
 
 
-def key(request: coordinator_pb2.GetRequest) -> Txid | str:
-    """The transaction or the request id that Get asks for."""
+def question(request: coordinator_pb2.GetRequest) -> Question:
+    """What Get asks for."""
+    return Question(_key(request), request.with_events, _moment(request))
+
+
+def _key(request: coordinator_pb2.GetRequest) -> Txid | str:
     which = request.WhichOneof("key")
     if which is None:
         _missing("key", "set txid or request_id")
@@ -91,7 +107,26 @@ def page(request: coordinator_pb2.ListRequest) -> Page:
     before = None
     if request.page_token:
         before = _txid("page_token", request.page_token, "give next_page_token of the page before, or nothing")
-    return Page(request.page_size or DEFAULT_PAGE, before, request.unfinished_only)
+    return Page(request.page_size or DEFAULT_PAGE, before, _which(request))
+
+
+def _which(request: coordinator_pb2.ListRequest) -> Which:
+    if request.unfinished_only and request.heuristic_only:
+        fact = "heuristic_only cannot be asked for together with unfinished_only"
+        _malformed("heuristic_only", "true", fact, "ask for them one after the other")
+    if request.unfinished_only:
+        return Which.UNFINISHED
+    return Which.HEURISTIC if request.heuristic_only else Which.ALL
+
+
+def _moment(request: coordinator_pb2.GetRequest) -> int | None:
+    if not request.HasField("at"):
+        return None
+    seconds, nanos = request.at.seconds, request.at.nanos
+    if not (_FIRST_MOMENT <= seconds <= _LAST_MOMENT and 0 <= nanos < _NANOS):
+        _malformed("at", f"{seconds}.{nanos:09d}", "at is no moment between the years 1 and 9999", "give such a moment")
+    # Up to the end of the millisecond: that is how exactly the journal tells the time.
+    return seconds * 1000 + nanos // 1_000_000
 
 
 def _calls(request: coordinator_pb2.ExecuteRequest, limits: Limits) -> tuple[Call, ...]:

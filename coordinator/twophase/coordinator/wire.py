@@ -6,13 +6,25 @@ Lives here: mapping, one function a message, both ways total. Must not live here
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import grpc
 
 from twophase.contract.names import Epoch, Gid, Txid
 from twophase.contract.status import Problem
 from twophase.coordinator import reasons
 from twophase.coordinator.engine.api import Answer, Outcome, Result, View
-from twophase.coordinator.journal.events import BranchRef, Reason, TransactionRecord
+from twophase.coordinator.journal.events import (
+    Begun,
+    BranchRef,
+    Decided,
+    Ended,
+    Finished,
+    Happening,
+    Reason,
+    TransactionRecord,
+    Voted,
+)
 from twophase.coordinator.protocol.decisions import Decision, DecisionKind, Ending, Vote
 from twophase.v1 import coordinator_pb2, types_pb2
 
@@ -27,6 +39,13 @@ _DECISIONS = {
     DecisionKind.COMMIT: types_pb2.DECISION_COMMIT,
     DecisionKind.ABORT: types_pb2.DECISION_ABORT,
     DecisionKind.DELEGATED: types_pb2.DECISION_DELEGATED,
+}
+
+_VOTES = {
+    Vote.YES: types_pb2.VOTE_YES,
+    Vote.READ_ONLY: types_pb2.VOTE_READ_ONLY,
+    Vote.NO: types_pb2.VOTE_NO,
+    Vote.LOST: types_pb2.VOTE_UNSPECIFIED,
 }
 
 
@@ -79,7 +98,39 @@ def transaction(view: View, journal_id: str) -> coordinator_pb2.Transaction:
             for branch in sorted(record.branches, key=lambda branch: branch.number)
         ],
         refusals=[refusal(reason) for reason in record.reasons],
+        events=[_event(happening, record, journal_id) for happening in view.history],
     )
+
+
+def _event(happening: Happening, record: TransactionRecord, journal_id: str) -> coordinator_pb2.TransactionEvent:
+    message = coordinator_pb2.TransactionEvent(position=happening.position)
+    message.at.FromMilliseconds(happening.at)
+    match happening.event:
+        case Begun():
+            message.kind = coordinator_pb2.EVENT_KIND_BEGUN
+        case Voted(txid, branch, vote):
+            message.kind = coordinator_pb2.EVENT_KIND_VOTED
+            message.gid, message.participant = str(Gid(journal_id, txid, branch)), _participant(record, branch)
+            message.vote = _VOTES[vote]
+        case Decided(_, decision, reasons=why):
+            message.kind = coordinator_pb2.EVENT_KIND_DECIDED
+            message.decision = _decision(decision)
+            message.refusals.extend(refusal(reason) for reason in why)
+        case Finished(txid, branch, ending):
+            message.kind = coordinator_pb2.EVENT_KIND_FINISHED
+            message.gid, message.participant = str(Gid(journal_id, txid, branch)), _participant(record, branch)
+            message.state = _ended_state(ending, record.committed)
+        case Ended(_, committed):
+            message.kind = coordinator_pb2.EVENT_KIND_ENDED
+            message.outcome = _OUTCOMES[Outcome.COMMITTED if committed else Outcome.ABORTED]
+        case _:
+            assert_never(happening.event)
+    return message
+
+
+def _participant(record: TransactionRecord, number: int) -> str:
+    """Where a branch is; empty if what would tell it was lost."""
+    return next((branch.participant for branch in record.branches if branch.number == number), "")
 
 
 def refusal(reason: Reason) -> types_pb2.Refusal:
@@ -147,23 +198,30 @@ def _decision(decision: Decision | None) -> types_pb2.Decision.ValueType:
 
 
 def _branch_state(record: TransactionRecord, branch: BranchRef) -> coordinator_pb2.BranchState.ValueType:
-    match record.endings.get(branch.number):
+    ending = record.endings.get(branch.number)
+    if ending is not None:
+        return _ended_state(ending, record.committed)
+    over = record.hearers is not None and branch.number not in record.hearers
+    vote = record.votes.get(branch.number)
+    if over and vote is None:  # the vote was not written down, but the decision did not concern this branch
+        vote = Vote.NO if record.committed is False else Vote.READ_ONLY
+    return _voted_state(vote)
+
+
+def _ended_state(ending: Ending, committed: bool | None) -> coordinator_pb2.BranchState.ValueType:  # noqa: FBT001
+    match ending:
         case Ending.LOST:
             return coordinator_pb2.BRANCH_STATE_HEURISTIC
         case Ending.APPLIED:
-            against = record.committed is False
+            against = committed is False
             return coordinator_pb2.BRANCH_STATE_HEURISTIC if against else coordinator_pb2.BRANCH_STATE_APPLIED
         case Ending.ABORTED:
-            against = record.committed is True
+            against = committed is True
             return coordinator_pb2.BRANCH_STATE_HEURISTIC if against else coordinator_pb2.BRANCH_STATE_ABORTED
         case Ending.REFUSED:
             return coordinator_pb2.BRANCH_STATE_REFUSED
-        case None:
-            over = record.hearers is not None and branch.number not in record.hearers
-            vote = record.votes.get(branch.number)
-            if over and vote is None:  # the vote was not written down, but the decision did not concern this branch
-                vote = Vote.NO if record.committed is False else Vote.READ_ONLY
-            return _voted_state(vote)
+        case _:
+            assert_never(ending)
 
 
 def _voted_state(vote: Vote | None) -> coordinator_pb2.BranchState.ValueType:

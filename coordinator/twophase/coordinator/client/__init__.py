@@ -29,6 +29,7 @@ from twophase.coordinator.client.payloads import operation
 from twophase.coordinator.client.values import (
     Branch,
     Committed,
+    Event,
     Operation,
     Outcome,
     Refusal,
@@ -43,6 +44,7 @@ __all__ = [
     "CallRejected",
     "Committed",
     "CoordinatorUnavailable",
+    "Event",
     "InvalidRequest",
     "NotFound",
     "Operation",

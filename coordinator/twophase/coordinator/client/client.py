@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 import grpc
-from google.protobuf import duration_pb2
+from google.protobuf import duration_pb2, timestamp_pb2
 from tenacity import (
     AsyncRetrying,
     retry_if_exception,
@@ -140,27 +141,41 @@ class AsyncClient:
         )
         return await retrying(once)
 
-    async def get(self, txid: str) -> Transaction:
-        """What the coordinator knows of a transaction. Raises `NotFound` if it has no record, which does not mean that
-        the transaction was aborted; `InvalidRequest`, `CoordinatorUnavailable`.
+    async def get(self, txid: str, *, events: bool = False, at: datetime | None = None) -> Transaction:
+        """What the coordinator knows of a transaction, with its `events` if they are wanted; with `at` as it stood at
+        that moment, by the coordinator's clock (a naive time is local time).
+
+        Raises `NotFound` if it has no record (up to then), which does not mean that the transaction was aborted;
+        `InvalidRequest`, `CoordinatorUnavailable`.
         """
-        response = await self._read(lambda stub: stub.Get, coordinator_pb2.GetRequest(txid=txid))
+        request = coordinator_pb2.GetRequest(txid=txid, with_events=events, at=_timestamp(at))
+        response = await self._read(lambda stub: stub.Get, request)
         return transaction_of(response.transaction)
 
-    async def outcome(self, request_id: str) -> Transaction | None:
-        """What became of a request: its committed attempt if there is one, else its latest.
+    async def outcome(self, request_id: str, *, events: bool = False, at: datetime | None = None) -> Transaction | None:
+        """What became of a request: its committed attempt if there is one, else its latest. `events` and `at` as in
+        `get`.
 
         None if the coordinator has no record of it. That does not mean aborted: a copy may be under way. `execute` with
         the same request id and operations settles it. Raises `InvalidRequest`, `CoordinatorUnavailable`.
         """
-        response = await self._read(lambda stub: stub.Get, coordinator_pb2.GetRequest(request_id=request_id))
+        request = coordinator_pb2.GetRequest(request_id=request_id, with_events=events, at=_timestamp(at))
+        response = await self._read(lambda stub: stub.Get, request)
         return transaction_of(response.transaction) if response.HasField("transaction") else None
 
-    async def transactions(self, *, unfinished_only: bool = False) -> AsyncIterator[Transaction]:
-        """All transactions the coordinator knows of, the newest first; fetched page by page. Raises as `get`."""
+    async def transactions(
+        self, *, unfinished_only: bool = False, heuristic_only: bool = False
+    ) -> AsyncIterator[Transaction]:
+        """All transactions the coordinator knows of, the newest first; fetched page by page. Raises as `get`.
+
+        `unfinished_only`: those that are not finished at every participant; `heuristic_only`: those of which a branch
+        ended against the decision. Not both.
+        """
         token = ""
         while True:
-            request = coordinator_pb2.ListRequest(unfinished_only=unfinished_only, page_size=_PAGE, page_token=token)
+            request = coordinator_pb2.ListRequest(
+                unfinished_only=unfinished_only, heuristic_only=heuristic_only, page_size=_PAGE, page_token=token
+            )
             response = await self._read(lambda stub: stub.List, request)
             for message in response.transactions:
                 yield transaction_of(message)
@@ -252,6 +267,14 @@ def _duration(seconds: float) -> duration_pb2.Duration:
         fact = f"deadline {seconds} is not a number of seconds greater than 0"
         raise invalid("deadline", seconds, fact, "give seconds, or leave it for the coordinator's default")
     return duration_pb2.Duration(seconds=nanos // 10**9, nanos=nanos % 10**9)
+
+
+def _timestamp(at: datetime | None) -> timestamp_pb2.Timestamp | None:
+    if at is None:
+        return None
+    moment = timestamp_pb2.Timestamp()
+    moment.FromDatetime(at.astimezone(UTC))
+    return moment
 
 
 def _raise_if_the_request_was_wrong(refusals: tuple[Refusal, ...]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -131,8 +132,33 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened to a transaction. Positions are the order; `at`, in UTC, is told by the coordinator's
+    clock, which may have been set back in between.
+
+    `kind` is the name of `twophase.v1.EventKind` without prefix: BEGUN, VOTED, DECIDED, FINISHED, ENDED. The other
+    fields are names of the contract's enums, too, and empty where they do not concern the kind: `vote` is UNSPECIFIED
+    for a vote that was lost. `outcome` is None but for ENDED.
+    """
+
+    position: int
+    at: datetime
+    kind: str
+    gid: str = ""
+    participant: str = ""
+    vote: str = ""
+    decision: str = ""
+    state: str = ""
+    outcome: Outcome | None = None
+    refusals: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Transaction:
-    """What the coordinator knows of a transaction. `decision` is COMMIT, ABORT, DELEGATED or UNSPECIFIED (not yet)."""
+    """What the coordinator knows of a transaction. `decision` is COMMIT, ABORT, DELEGATED or UNSPECIFIED (not yet).
+
+    `events` are there only if the call asked for them.
+    """
 
     txid: str
     request_id: str
@@ -142,6 +168,7 @@ class Transaction:
     applied: bool
     branches: tuple[Branch, ...]
     refusals: tuple[Refusal, ...]
+    events: tuple[Event, ...] = ()
 
 
 _OUTCOMES = {
@@ -158,7 +185,9 @@ def outcome_of(number: coordinator_pb2.Outcome.ValueType) -> Outcome:
     return _OUTCOMES.get(number, Outcome.PENDING)
 
 
-def refusals_of(response: coordinator_pb2.ExecuteResponse | coordinator_pb2.Transaction) -> tuple[Refusal, ...]:
+def refusals_of(
+    response: coordinator_pb2.ExecuteResponse | coordinator_pb2.Transaction | coordinator_pb2.TransactionEvent,
+) -> tuple[Refusal, ...]:
     """The reasons in an answer, the one that decided first."""
     return tuple(
         Refusal(
@@ -199,6 +228,23 @@ def transaction_of(message: coordinator_pb2.Transaction) -> Transaction:
             Branch(branch.gid, branch.participant, _name(coordinator_pb2.BranchState, branch.state, "BRANCH_STATE_"))
             for branch in message.branches
         ),
+        refusals=refusals_of(message),
+        events=tuple(_event_of(event) for event in message.events),
+    )
+
+
+def _event_of(message: coordinator_pb2.TransactionEvent) -> Event:
+    kind = _name(coordinator_pb2.EventKind, message.kind, "EVENT_KIND_")
+    return Event(
+        position=message.position,
+        at=message.at.ToDatetime(tzinfo=UTC),
+        kind=kind,
+        gid=message.gid,
+        participant=message.participant,
+        vote=_name(types_pb2.Vote, message.vote, "VOTE_") if kind == "VOTED" else "",
+        decision=_name(types_pb2.Decision, message.decision, "DECISION_") if kind == "DECIDED" else "",
+        state=_name(coordinator_pb2.BranchState, message.state, "BRANCH_STATE_") if kind == "FINISHED" else "",
+        outcome=outcome_of(message.outcome) if kind == "ENDED" else None,
         refusals=refusals_of(message),
     )
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from twophase.contract.names import Epoch, Txid
 from twophase.contract.status import Problem
-from twophase.coordinator.journal.events import Reason, TransactionRecord
+from twophase.coordinator.journal.events import Happening, Reason, TransactionRecord
 from twophase.v1 import types_pb2
 
 
@@ -105,11 +105,20 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is known of a transaction: its record, and its outcome in the words of the API."""
+    """What is known of a transaction: its record, its outcome in the words of the API, its events if asked for."""
 
     record: TransactionRecord
     outcome: Outcome
     applied: bool
+    history: tuple[Happening, ...] = ()
+
+
+class Which(Enum):
+    """Which transactions to list."""
+
+    ALL = "all"
+    UNFINISHED = "unfinished"
+    HEURISTIC = "heuristic"
 
 
 class Rejected(Exception):

@@ -11,6 +11,7 @@ import itertools
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from twophase.contract.crashpoints import CrashPoint, reach
@@ -26,12 +27,13 @@ from twophase.coordinator.engine.api import (
     Submission,
     View,
     Wait,
+    Which,
 )
 from twophase.coordinator.engine.fingerprints import request_fingerprint
 from twophase.coordinator.engine.links import LinkLost, Links
 from twophase.coordinator.engine.live import Live
 from twophase.coordinator.engine.peers import Peer, Peers
-from twophase.coordinator.engine.recorded import answer_of, results_of, view_of
+from twophase.coordinator.engine.recorded import answer_of, results_of, view_at, view_of
 from twophase.coordinator.engine.running import Part, Running, Surroundings
 from twophase.coordinator.engine.supervisor import Supervisor
 from twophase.coordinator.engine.tasks import Tasks
@@ -110,14 +112,27 @@ class Engine:
         peer = await self._peers.register(name, address)
         self._supervisor.watch(peer)
 
-    async def view(self, key: Txid | str) -> View | None:
-        """What is known of a transaction, by its name or by its request id; None if there is no record."""
-        record = await (self.journal.transaction(key) if isinstance(key, Txid) else self.journal.request(key))
-        return view_of(record) if record is not None else None
+    async def view(self, key: Txid | str, *, with_events: bool = False, at: int | None = None) -> View | None:
+        """What is known of a transaction, by its name or by its request id; None if there is no record.
 
-    async def views(self, *, limit: int, before: Txid | None = None, unfinished_only: bool = False) -> tuple[View, ...]:
+        `at`, in milliseconds since 1970: as it stood then, None if nothing of it had happened yet. By request id it is
+        the attempt that answers for it today.
+        """
+        record = await (self.journal.transaction(key) if isinstance(key, Txid) else self.journal.request(key))
+        if record is None or not (with_events or at is not None):
+            return view_of(record) if record is not None else None
+        history = await self.journal.history(record.txid)
+        view = view_at(history, max((happening.at for happening in history), default=0) if at is None else at)
+        return view if view is None or with_events else replace(view, history=())
+
+    async def views(self, *, limit: int, before: Txid | None = None, which: Which = Which.ALL) -> tuple[View, ...]:
         """Transactions, the newest first, at most `limit`, only those older than `before`."""
-        records = await self.journal.transactions(limit=limit, before=before, unfinished_only=unfinished_only)
+        if which is Which.HEURISTIC:
+            wrong = await self.journal.heuristics()
+            records = tuple(record for record in reversed(wrong) if before is None or record.txid < before)[:limit]
+        else:
+            unfinished = which is Which.UNFINISHED
+            records = await self.journal.transactions(limit=limit, before=before, unfinished_only=unfinished)
         return tuple(view_of(record) for record in records)
 
     async def execute(self, submission: Submission) -> Answer:

@@ -7,11 +7,14 @@ running transactions.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from itertools import takewhile
 
 from twophase.coordinator.engine.api import Answer, Call, Outcome, Result, View
 from twophase.coordinator.engine.links import LinkLost
 from twophase.coordinator.engine.peers import Peers
-from twophase.coordinator.journal.events import TransactionRecord
+from twophase.coordinator.journal.events import Happening, TransactionRecord
+from twophase.coordinator.journal.fold import fold
 from twophase.coordinator.protocol.decisions import Ending, contradicts
 from twophase.v1 import participant_pb2, types_pb2
 
@@ -32,6 +35,15 @@ def outcome_of(record: TransactionRecord) -> Outcome:
 def view_of(record: TransactionRecord) -> View:
     """The record in the words of the API."""
     return View(record, outcome_of(record), applied=record.ended)
+
+
+def view_at(history: tuple[Happening, ...], at: int) -> View | None:
+    """The transaction as it stood at a moment (milliseconds since 1970); None if nothing of it had happened yet.
+
+    Positions are the order: of a clock that was set back, everything before the first later event counts.
+    """
+    until = tuple(takewhile(lambda happening: happening.at <= at, history))
+    return replace(view_of(fold(happening.event for happening in until)), history=until) if until else None
 
 
 def heuristics_of(record: TransactionRecord) -> dict[int, Ending]:

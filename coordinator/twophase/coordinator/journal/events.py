@@ -1,7 +1,7 @@
 """What the journal remembers of a transaction, event by event, and the state that is made of them.
 
-Lives here: the events and `TransactionRecord`. Must not live here: how the state is made of events (`fold`), their
-written form (`codec`), and where they are kept.
+Lives here: the events, `Happening` and `TransactionRecord`. Must not live here: how the state is made of events
+(`fold`), their written form (`codec`), and where they are kept.
 
 An event is a fact that happened; it is never changed. The decision is one of them, and the only one for which order
 and durability carry a promise (R4, R5); the others ride along with the next forced write and may be lost in a crash, in
@@ -97,6 +97,16 @@ class Ended:
 
 
 Event: TypeAlias = Begun | Voted | Decided | Finished | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """An event with its place in the journal. Positions are the order; `at` is in milliseconds since 1970, by a wall
+    clock that may have been set back in between, and is for display only."""
+
+    position: int
+    at: int
+    event: Event
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from itertools import islice
 
 from twophase.contract.names import Epoch, Txid
-from twophase.coordinator.journal.events import Decided, Event, TransactionRecord
-from twophase.coordinator.journal.memory_state import Entry, Fenced, Given, Lifted, State, Suspected
+from twophase.coordinator.journal.clock import Clock, wall_clock
+from twophase.coordinator.journal.events import Decided, Event, Happening, TransactionRecord
+from twophase.coordinator.journal.memory_state import Entry, Fenced, Given, Lifted, Stamped, State, Suspected
 from twophase.coordinator.journal.port import (
     Basis,
     EpochRecord,
@@ -67,11 +68,12 @@ class MemoryDisk:
 class MemoryJournal:
     """The port's `Journal` on a `MemoryDisk`. Use from one event loop."""
 
-    def __init__(self, disk: MemoryDisk, state: State, epoch: Epoch) -> None:
+    def __init__(self, disk: MemoryDisk, state: State, epoch: Epoch, clock: Clock) -> None:
         """For `open` only."""
         self._disk = disk
         self._state = state
         self._epoch = epoch
+        self._clock = clock
         self._position = _position_after(0, disk.durable)
         self._syncs = 0
         self._wanted = len(disk.durable)
@@ -80,9 +82,11 @@ class MemoryJournal:
         self._closed = False
 
     @classmethod
-    async def open(cls, disk: MemoryDisk | None = None) -> MemoryJournal:
-        """Opens the journal on a disk, a new one if none is given. Raises `JournalLocked` if it is open already, and
-        `JournalFailed` if the new epoch cannot be synced."""
+    async def open(cls, disk: MemoryDisk | None = None, *, clock: Clock = wall_clock) -> MemoryJournal:
+        """Opens the journal on a disk, a new one if none is given. `clock` stamps its events.
+
+        Raises `JournalLocked` if it is open already, and `JournalFailed` if the new epoch cannot be synced.
+        """
         disk = disk or MemoryDisk()
         if disk.holder is not None:
             raise JournalLocked(f"journal {disk.journal_id} is in use; close it, or let its disk crash")
@@ -90,7 +94,7 @@ class MemoryJournal:
         for entry in disk.durable + disk.volatile:
             state.apply(entry)
         epoch = Epoch(state.highest_epoch() + 1, secrets.token_hex(4))
-        journal = cls(disk, state, epoch)
+        journal = cls(disk, state, epoch, clock)
         disk.holder = journal
         try:
             await journal._write([*(Fenced(earlier) for earlier in state.given), Given(epoch)])
@@ -129,9 +133,8 @@ class MemoryJournal:
         self._check()
         ruling = judge(proposal, self._state.situation(proposal))
         if ruling.basis is not Basis.EARLIER:
-            self._hand_over(
-                Decided(proposal.txid, ruling.decision, proposal.request, proposal.branches, proposal.reasons)
-            )
+            decided = Decided(proposal.txid, ruling.decision, proposal.request, proposal.branches, proposal.reasons)
+            self._hand_over(Stamped(self._clock(), decided))
         if needs_force(ruling.decision) or ruling.claimed_by is not None:
             # An earlier decision, or the claim that stands in the way, may itself be waiting for its sync.
             await self._force()
@@ -141,7 +144,7 @@ class MemoryJournal:
         """See the port."""
         self._check()
         check_event(event)
-        self._hand_over(event)
+        self._hand_over(Stamped(self._clock(), event))
 
     async def flush(self) -> None:
         """See the port."""
@@ -187,6 +190,11 @@ class MemoryJournal:
         """See the port."""
         await self._settle()
         return self._state.record(txid)
+
+    async def history(self, txid: Txid) -> tuple[Happening, ...]:
+        """See the port."""
+        await self._settle()
+        return self._state.history(txid)
 
     async def request(self, request_id: str) -> TransactionRecord | None:
         """See the port."""
@@ -283,6 +291,6 @@ def _position_after(position: int, entries: Iterable[Entry]) -> int:
     for entry in entries:
         if isinstance(entry, Lifted):
             position = max(position, entry.position)
-        elif isinstance(entry, Event):
+        elif isinstance(entry, Stamped):
             position += 1
     return position

@@ -17,6 +17,7 @@ from twophase.coordinator.journal.events import (
     Ended,
     Event,
     Finished,
+    Happening,
     RequestRef,
     TransactionRecord,
     Voted,
@@ -64,18 +65,27 @@ class Lifted:
     position: int
 
 
-Entry: TypeAlias = Event | Given | Fenced | Horizon | Suspected | Lifted | ParticipantRecord
+@dataclass(frozen=True, slots=True)
+class Stamped:
+    """An event happened, at this moment of the wall clock, in milliseconds since 1970."""
+
+    at: int
+    event: Event
+
+
+Entry: TypeAlias = Stamped | Given | Fenced | Horizon | Suspected | Lifted | ParticipantRecord
 
 
 @dataclass(slots=True)
 class State:
     """All of it. `decided` and `holders` answer `decide` without a look at the history."""
 
+    position: int = 0
     given: list[Epoch] = field(default_factory=list)
     fenced: set[Epoch] = field(default_factory=set)
     horizons: dict[Epoch, int] = field(default_factory=dict)
     participants: dict[str, ParticipantRecord] = field(default_factory=dict)
-    events: dict[Txid, list[Event]] = field(default_factory=dict)
+    events: dict[Txid, list[Happening]] = field(default_factory=dict)
     decided: dict[Txid, Decided] = field(default_factory=dict)
     ended: set[Txid] = field(default_factory=set)
     attempts: dict[str, set[tuple[int, Txid]]] = field(default_factory=dict)
@@ -95,11 +105,14 @@ class State:
             case Suspected():
                 self._suspect(entry.proof)
             case Lifted():
+                self.position = max(self.position, entry.position)
                 self.restoration = Restoration(floor=max(self.restoration.floor, entry.epoch))
             case ParticipantRecord():
                 self.participants[entry.name] = entry
-            case Begun() | Voted() | Decided() | Finished() | Ended():
-                self._apply_event(entry)
+            case Stamped():
+                self.position += 1
+                self.events.setdefault(entry.event.txid, []).append(Happening(self.position, entry.at, entry.event))
+                self._apply_event(entry.event)
             case _:
                 assert_never(entry)
 
@@ -115,8 +128,12 @@ class State:
 
     def record(self, txid: Txid) -> TransactionRecord | None:
         """A transaction."""
-        events = self.events.get(txid)
-        return None if events is None else fold(events)
+        happenings = self.events.get(txid)
+        return None if happenings is None else fold(happening.event for happening in happenings)
+
+    def history(self, txid: Txid) -> tuple[Happening, ...]:
+        """What happened to a transaction."""
+        return tuple(self.events.get(txid, ()))
 
     def request(self, request_id: str) -> TransactionRecord | None:
         """The holder of a request id, else its highest attempt."""
@@ -134,19 +151,22 @@ class State:
         """Transactions, the newest first."""
         for txid in sorted(self.events, reverse=True):
             if (before is None or txid < before) and not (unfinished_only and txid in self.ended):
-                yield fold(self.events[txid])
+                yield self._known(txid)
 
     def unfinished(self) -> tuple[TransactionRecord, ...]:
         """Transactions that are decided and not ended, the oldest first."""
-        return tuple(fold(self.events[txid]) for txid in sorted(self.decided.keys() - self.ended))
+        return tuple(self._known(txid) for txid in sorted(self.decided.keys() - self.ended))
 
     def heuristics(self) -> tuple[TransactionRecord, ...]:
         """Transactions of which a branch ended against the decision, the oldest first."""
-        return tuple(fold(self.events[txid]) for txid in sorted(self.contradicted))
+        return tuple(self._known(txid) for txid in sorted(self.contradicted))
 
     def highest_epoch(self) -> int:
         """The highest epoch number given out, or seen when the journal was lifted."""
         return max(self.restoration.floor, *(epoch.number for epoch in self.given), 0)
+
+    def _known(self, txid: Txid) -> TransactionRecord:
+        return fold(happening.event for happening in self.events[txid])
 
     def _suspect(self, proof: str) -> None:
         known = self.restoration
@@ -154,7 +174,6 @@ class State:
             self.restoration = Restoration((*known.proofs, proof), known.floor)
 
     def _apply_event(self, event: Event) -> None:
-        self.events.setdefault(event.txid, []).append(event)
         match event:
             case Begun():
                 self._attempt(event.txid, event.request)

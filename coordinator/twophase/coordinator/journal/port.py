@@ -20,7 +20,7 @@ from enum import Enum
 from typing import Protocol
 
 from twophase.contract.names import Epoch, Txid
-from twophase.coordinator.journal.events import BranchRef, Event, Reason, RequestRef, TransactionRecord
+from twophase.coordinator.journal.events import BranchRef, Event, Happening, Reason, RequestRef, TransactionRecord
 from twophase.coordinator.protocol.decisions import Decision
 
 
@@ -209,6 +209,11 @@ class Journal(Protocol):
 
     async def transaction(self, txid: Txid) -> TransactionRecord | None:
         """What is known of a transaction; None if there is no record."""
+        ...
+
+    async def history(self, txid: Txid) -> tuple[Happening, ...]:
+        """What happened to a transaction, in the order of the positions; empty if there is no record. The fold of any
+        prefix is the transaction as it stood then."""
         ...
 
     async def request(self, request_id: str) -> TransactionRecord | None:

@@ -176,6 +176,8 @@ SELECT_EPOCHS: Final = (
 )
 # The events of one transaction.
 EVENTS_OF_TRANSACTION: Final = "SELECT txid, kind, body FROM events WHERE txid = ? ORDER BY position"
+# The same, with their places.
+HISTORY_OF_TRANSACTION: Final = "SELECT position, at, kind, body FROM events WHERE txid = ? ORDER BY position"
 # The events of the transaction that answers for a request: the holder, else the highest attempt.
 EVENTS_OF_REQUEST: Final = (
     "SELECT txid, kind, body FROM events WHERE txid = (SELECT txid FROM requests WHERE request_id = ?"

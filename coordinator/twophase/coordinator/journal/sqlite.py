@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -19,8 +18,9 @@ from typing import Any, Final
 
 from twophase.contract.names import Epoch, Txid
 from twophase.coordinator.journal import schema, sqlite_open
+from twophase.coordinator.journal.clock import Clock, wall_clock
 from twophase.coordinator.journal.codec import decode
-from twophase.coordinator.journal.events import Begun, Event, TransactionRecord
+from twophase.coordinator.journal.events import Begun, Event, Happening, TransactionRecord
 from twophase.coordinator.journal.fold import fold
 from twophase.coordinator.journal.lock import FileLock
 from twophase.coordinator.journal.port import (
@@ -49,7 +49,13 @@ class SqliteJournal:
     """The port's `Journal` in a SQLite file. Use from one event loop."""
 
     def __init__(
-        self, path: Path, lock: FileLock, writing: SqliteThread, reading: SqliteThread, opened: sqlite_open.Opened
+        self,
+        path: Path,
+        lock: FileLock,
+        writing: SqliteThread,
+        reading: SqliteThread,
+        opened: sqlite_open.Opened,
+        clock: Clock,
     ) -> None:
         """For `open` only."""
         self._path = path
@@ -57,6 +63,7 @@ class SqliteJournal:
         self._threads = (reading, writing)
         self._reading = reading
         self._opened = opened
+        self._clock = clock
         self._writer = Writer(writing, position=opened.position, name=str(path), on_failure=self._stop_threads)
         self._closing: asyncio.Task[None] | None = None
 
@@ -69,9 +76,11 @@ class SqliteJournal:
         busy_timeout: float = BUSY_TIMEOUT,
         attempts: int = OPEN_ATTEMPTS,
         lock: FileLock | None = None,
+        clock: Clock = wall_clock,
     ) -> SqliteJournal:
         """Opens the journal, and makes it where there is none. `label` is what people call the installation; without
-        one the earlier label stays. A `lock` that was taken before is the journal's from now on.
+        one the earlier label stays. A `lock` that was taken before is the journal's from now on. `clock`
+        stamps its events.
 
         Raises `JournalLocked` if another process has it, or another program's connection keeps it busy for `attempts`
         times `busy_timeout` seconds: retryable. Raises `JournalUnusable` if it cannot be used: not retryable.
@@ -88,7 +97,7 @@ class SqliteJournal:
                 opened = await writing.run(partial(sqlite_open.prepare, path=path, label=label, patience=attempts))
                 reading = await SqliteThread.open(path, mode="ro", busy_timeout=busy_timeout)
                 threads.append(reading)
-            return cls(path, lock, writing, reading, opened)
+            return cls(path, lock, writing, reading, opened, clock)
         except BaseException:
             for thread in reversed(threads):
                 await thread.close()
@@ -126,7 +135,7 @@ class SqliteJournal:
         topics: list[Topic] = [proposal.txid]
         if proposal.request is not None:
             topics.append(proposal.request.request_id)
-        answer = await self._writer.submit(Propose(proposal, _now()), topics)
+        answer = await self._writer.submit(Propose(proposal, self._clock()), topics)
         if isinstance(answer, Ruling):
             return answer
         raise answer or AssertionError(f"the writer did not judge {proposal}")
@@ -138,7 +147,7 @@ class SqliteJournal:
         topics: list[Topic] = [event.txid]
         if isinstance(event, Begun) and event.request is not None:
             topics.append(event.request.request_id)
-        self._writer.hand_over(Append(event, _now()), topics)
+        self._writer.hand_over(Append(event, self._clock()), topics)
 
     async def flush(self) -> None:
         """See the port."""
@@ -158,12 +167,12 @@ class SqliteJournal:
     async def suspect(self, proof: str) -> None:
         """See the port."""
         self._check_open()
-        await self._writer.submit(Suspect(proof, _now()))
+        await self._writer.submit(Suspect(proof, self._clock()))
 
     async def lift(self, *, epoch: int, position: int) -> None:
         """See the port."""
         self._check_open()
-        await self._writer.submit(Lift(epoch, position, _now()))
+        await self._writer.submit(Lift(epoch, position, self._clock()))
 
     async def restoration(self) -> Restoration:
         """See the port."""
@@ -187,6 +196,12 @@ class SqliteJournal:
         """See the port."""
         await self._settle(txid)
         return await self._read_record(schema.EVENTS_OF_TRANSACTION, str(txid))
+
+    async def history(self, txid: Txid) -> tuple[Happening, ...]:
+        """See the port."""
+        await self._settle(txid)
+        rows = await self._read(schema.HISTORY_OF_TRANSACTION, str(txid))
+        return tuple(Happening(position, at, decode(txid, kind, body)) for position, at, kind, body in rows)
 
     async def request(self, request_id: str) -> TransactionRecord | None:
         """See the port."""
@@ -264,8 +279,3 @@ class SqliteJournal:
 
 def _record(txid: Txid, rows: Any) -> TransactionRecord:
     return fold(decode(txid, kind, body) for _, kind, body in rows)
-
-
-def _now() -> int:
-    """Milliseconds since 1970, for display only."""
-    return time.time_ns() // 1_000_000
