@@ -13,6 +13,8 @@ import grpc
 from twophase.contract.names import Epoch, Txid
 from twophase.contract.status import Problem, from_call
 from twophase.coordinator.engine.api import Answer, Limits, Outcome, Submission, View, Which
+from twophase.coordinator.engine.diagnosis import Diagnosis
+from twophase.coordinator.engine.indoubt import Survey
 from twophase.coordinator.journal.events import BranchRef, Happening, Reason, RequestRef, TransactionRecord
 from twophase.coordinator.protocol.decisions import COMMIT
 from twophase.coordinator.service import CoordinatorService, Guard
@@ -67,6 +69,8 @@ class FakeEngine:
     asked: list[tuple[bool, int | None]] = field(default_factory=list)
     whiches: list[Which] = field(default_factory=list)
     registered: list[tuple[str, str]] = field(default_factory=list)
+    doubts: Survey = field(default_factory=lambda: Survey((), (), ""))
+    diagnosis: Diagnosis = field(default_factory=lambda: Diagnosis((), (), ""))
     journal: Any = field(default_factory=lambda: SimpleNamespace(journal_id=JOURNAL, epoch=EPOCH))
 
     async def execute(self, submission: Submission) -> Answer:
@@ -86,6 +90,12 @@ class FakeEngine:
 
     async def register(self, name: str, address: str) -> None:
         self.registered.append((name, address))
+
+    async def in_doubt(self) -> Survey:
+        return self.doubts
+
+    async def diagnose(self) -> Diagnosis:
+        return self.diagnosis
 
 
 @dataclass

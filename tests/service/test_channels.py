@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from twophase.coordinator.channels import GrpcLinks
-from twophase.coordinator.engine.links import LinkLost, LinkRejected
+from twophase.coordinator.engine.links import LinkLost, LinkRejected, NotOffered
 from twophase.coordinator.transport import SERVER_OPTIONS
 from twophase.v1 import participant_pb2, participant_pb2_grpc
 
@@ -107,8 +107,11 @@ async def test_every_call_reaches_its_method(links: GrpcLinks, participant: Scri
     await link.abort(p.AbortRequest(), timeout=5)
     await link.list_prepared(p.ListPreparedRequest(), timeout=5)
     await link.inspect(p.InspectRequest(), timeout=5)
+    await link.observe(p.ObserveRequest(), timeout=5)
+    await link.diagnose(p.DiagnoseRequest(), timeout=5)
 
-    assert participant.calls == ["Handshake", "Prepare", "Apply", "Commit", "Abort", "ListPrepared", "Inspect"]
+    phases = ["Handshake", "Prepare", "Apply", "Commit", "Abort"]
+    assert participant.calls == [*phases, "ListPrepared", "Inspect", "Observe", "Diagnose"]
 
 
 async def test_one_link_an_address_until_it_is_closed(links: GrpcLinks, address: str) -> None:
@@ -142,6 +145,7 @@ async def test_a_status_is_lost_or_rejected_and_never_an_outcome(
         await links.connect(address).commit(COMMIT, timeout=5)
 
     assert isinstance(caught.value, LinkRejected) is (code not in repeating_may_help)
+    assert isinstance(caught.value, NotOffered) is (code is grpc.StatusCode.UNIMPLEMENTED)
     assert f"Commit at {address}: {code.name}: as told" in str(caught.value)
 
 

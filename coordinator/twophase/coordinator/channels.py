@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeVar
 
 import grpc
 
-from twophase.coordinator.engine.links import Link, LinkLost, LinkRejected
+from twophase.coordinator.engine.links import Link, LinkLost, LinkRejected, NotOffered
 from twophase.coordinator.transport import CHANNEL_OPTIONS, caller_is_cancelled
 from twophase.v1 import participant_pb2, participant_pb2_grpc
 
@@ -22,7 +22,6 @@ _REJECTIONS: Final = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.FAILED_PRECONDITION,
-        grpc.StatusCode.UNIMPLEMENTED,
         grpc.StatusCode.NOT_FOUND,
         grpc.StatusCode.ALREADY_EXISTS,
         grpc.StatusCode.OUT_OF_RANGE,
@@ -80,6 +79,16 @@ class GrpcLink:
     ) -> participant_pb2.InspectResponse:
         return await self._call("Inspect", self._stub.Inspect, request, timeout)
 
+    async def observe(
+        self, request: participant_pb2.ObserveRequest, *, timeout: float
+    ) -> participant_pb2.ObserveResponse:
+        return await self._call("Observe", self._stub.Observe, request, timeout)
+
+    async def diagnose(
+        self, request: participant_pb2.DiagnoseRequest, *, timeout: float
+    ) -> participant_pb2.DiagnoseResponse:
+        return await self._call("Diagnose", self._stub.Diagnose, request, timeout)
+
     async def close(self) -> None:
         """Gives the connection back; calls under way raise `LinkLost`. A second call does nothing."""
         if not self.closed:
@@ -94,13 +103,19 @@ class GrpcLink:
             return await method(request, timeout=timeout, wait_for_ready=False)
         except grpc.aio.AioRpcError as error:
             failed = f"{where}: {error.code().name}: {error.details()}"
-            raise (LinkRejected(failed) if error.code() in _REJECTIONS else LinkLost(failed)) from error
+            raise _kind_of(error.code())(failed) from error
         except grpc.aio.UsageError as error:
             raise LinkLost(f"{where}: the link is closed") from error
         except asyncio.CancelledError as error:
             if caller_is_cancelled():
                 raise
             raise LinkLost(f"{where}: the link was closed under the call") from error
+
+
+def _kind_of(code: grpc.StatusCode) -> type[LinkLost]:
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return NotOffered
+    return LinkRejected if code in _REJECTIONS else LinkLost
 
 
 class GrpcLinks:

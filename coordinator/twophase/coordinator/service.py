@@ -18,8 +18,10 @@ from grpc_status import rpc_status
 
 from twophase.contract.names import Txid
 from twophase.contract.status import Problem, to_status
-from twophase.coordinator import reasons, validation, wire
+from twophase.coordinator import operator_wire, reasons, validation, wire
 from twophase.coordinator.engine.api import Answer, Limits, Rejected, Submission, View, Which
+from twophase.coordinator.engine.diagnosis import Diagnosis
+from twophase.coordinator.engine.indoubt import Survey
 from twophase.coordinator.journal.port import Journal
 from twophase.v1 import coordinator_pb2, coordinator_pb2_grpc
 
@@ -46,6 +48,8 @@ class Transactions(Protocol):
     async def view(self, key: Txid | str, *, with_events: bool, at: int | None) -> View | None: ...
     async def views(self, *, limit: int, before: Txid | None, which: Which) -> tuple[View, ...]: ...
     async def register(self, name: str, address: str) -> None: ...
+    async def in_doubt(self) -> Survey: ...
+    async def diagnose(self) -> Diagnosis: ...
 
 
 class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
@@ -91,11 +95,16 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
             epoch=wire.epoch_message(journal.epoch),
         )
 
-    async def ListInDoubt(self, request: coordinator_pb2.ListInDoubtRequest, context: _Context) -> NoReturn:
-        raise Rejected(_not_offered("ListInDoubt"))
+    async def ListInDoubt(
+        self, request: coordinator_pb2.ListInDoubtRequest, context: _Context
+    ) -> coordinator_pb2.ListInDoubtResponse:
+        return operator_wire.in_doubt_response(await self._engine.in_doubt(), self._engine.journal.epoch)
 
-    async def Diagnose(self, request: coordinator_pb2.CoordinatorDiagnoseRequest, context: _Context) -> NoReturn:
-        raise Rejected(_not_offered("Diagnose"))
+    async def Diagnose(
+        self, request: coordinator_pb2.CoordinatorDiagnoseRequest, context: _Context
+    ) -> coordinator_pb2.CoordinatorDiagnoseResponse:
+        journal = self._engine.journal
+        return operator_wire.diagnose_response(await self._engine.diagnose(), journal.journal_id, journal.epoch)
 
     async def Begin(self, request: coordinator_pb2.BeginRequest, context: _Context) -> NoReturn:
         raise Rejected(_not_offered("Begin"))

@@ -87,13 +87,13 @@ def transaction(view: View, journal_id: str) -> coordinator_pb2.Transaction:
         attempt=0 if record.request is None else record.request.attempt,
         protocol=coordinator_pb2.PROTOCOL_TWO_PHASE,
         outcome=_OUTCOMES[view.outcome],
-        decision=_decision(record.decision),
+        decision=decision(record.decision),
         applied=view.applied,
         branches=[
             coordinator_pb2.Branch(
                 gid=str(Gid(journal_id, record.txid, branch.number)),
                 participant=branch.participant,
-                state=_branch_state(record, branch),
+                state=branch_state(record, branch),
             )
             for branch in sorted(record.branches, key=lambda branch: branch.number)
         ],
@@ -112,9 +112,9 @@ def _event(happening: Happening, record: TransactionRecord, journal_id: str) -> 
             message.kind = coordinator_pb2.EVENT_KIND_VOTED
             message.gid, message.participant = str(Gid(journal_id, txid, branch)), _participant(record, branch)
             message.vote = _VOTES[vote]
-        case Decided(_, decision, reasons=why):
+        case Decided(_, made, reasons=why):
             message.kind = coordinator_pb2.EVENT_KIND_DECIDED
-            message.decision = _decision(decision)
+            message.decision = decision(made)
             message.refusals.extend(refusal(reason) for reason in why)
         case Finished(txid, branch, ending):
             message.kind = coordinator_pb2.EVENT_KIND_FINISHED
@@ -193,11 +193,13 @@ def _result(result: Result) -> types_pb2.OperationResult:
     return types_pb2.OperationResult(participant=result.participant, name=result.operation, result=result.payload)
 
 
-def _decision(decision: Decision | None) -> types_pb2.Decision.ValueType:
-    return types_pb2.DECISION_UNSPECIFIED if decision is None else _DECISIONS[decision.kind]
+def decision(made: Decision | None) -> types_pb2.Decision.ValueType:
+    """The decision, if it is made."""
+    return types_pb2.DECISION_UNSPECIFIED if made is None else _DECISIONS[made.kind]
 
 
-def _branch_state(record: TransactionRecord, branch: BranchRef) -> coordinator_pb2.BranchState.ValueType:
+def branch_state(record: TransactionRecord, branch: BranchRef) -> coordinator_pb2.BranchState.ValueType:
+    """Where a branch stands, as the journal knows it."""
     ending = record.endings.get(branch.number)
     if ending is not None:
         return _ended_state(ending, record.committed)

@@ -29,7 +29,9 @@ from twophase.coordinator.engine.api import (
     Wait,
     Which,
 )
+from twophase.coordinator.engine.diagnosis import Diagnosis, diagnose
 from twophase.coordinator.engine.fingerprints import request_fingerprint
+from twophase.coordinator.engine.indoubt import Survey, survey
 from twophase.coordinator.engine.links import LinkLost, Links
 from twophase.coordinator.engine.live import Live
 from twophase.coordinator.engine.peers import Peer, Peers
@@ -134,6 +136,15 @@ class Engine:
             unfinished = which is Which.UNFINISHED
             records = await self.journal.transactions(limit=limit, before=before, unfinished_only=unfinished)
         return tuple(view_of(record) for record in records)
+
+    async def in_doubt(self) -> Survey:
+        """Everything that is prepared and not finished, as the participants and the journal tell it; takes seconds if a
+        participant is away."""
+        return await survey(self._around, self._live)
+
+    async def diagnose(self) -> Diagnosis:
+        """How the coordinator, its journal and every participant are; takes seconds if a participant is away."""
+        return await diagnose(self._around, self._live, self.limits)
 
     async def execute(self, submission: Submission) -> Answer:
         """Runs a transaction, or joins or recalls the one that runs or ran for the same request (R6).

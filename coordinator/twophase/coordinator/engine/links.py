@@ -21,6 +21,10 @@ class LinkRejected(LinkLost):
     """The participant answered that the call itself is wrong (a status that repeating will not change)."""
 
 
+class NotOffered(LinkRejected):
+    """The participant does not offer this call at all; it may be older than the contract."""
+
+
 class Link(Protocol):
     """The calls of `twophase.v1.Participant` at one address. Every call raises `LinkLost`; `timeout` is in seconds."""
 
@@ -51,6 +55,14 @@ class Link(Protocol):
     async def inspect(
         self, request: participant_pb2.InspectRequest, *, timeout: float
     ) -> participant_pb2.InspectResponse: ...
+
+    async def observe(
+        self, request: participant_pb2.ObserveRequest, *, timeout: float
+    ) -> participant_pb2.ObserveResponse: ...
+
+    async def diagnose(
+        self, request: participant_pb2.DiagnoseRequest, *, timeout: float
+    ) -> participant_pb2.DiagnoseResponse: ...
 
     async def close(self) -> None:
         """Gives the connection back. A second call does nothing."""

@@ -62,7 +62,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # between attempts at phase two, in seco
 class Part:
     """One branch of a running transaction: where it is, what it does, what it returned.
 
-    `calls` is empty for a transaction taken up from the journal: it only has to be finished.
+    `calls` is empty for a transaction taken up from the journal: it only has to be finished. `attempts` counts how
+    often it was told the decision in vain, and `last_error` is what the last of these ended in.
     """
 
     number: int
@@ -70,6 +71,8 @@ class Part:
     calls: tuple[Call, ...] = ()
     read_only: bool = False
     results: tuple[types_pb2.Payload, ...] = ()
+    attempts: int = 0
+    last_error: str = ""
 
     def keep(self, results: Iterable[types_pb2.Payload]) -> None:
         """Takes what the operations returned. A participant may leave out those at the end that returned nothing."""
@@ -347,6 +350,7 @@ class Running:
                 self.feed(Unreached(part.number))
             peer.doubted.set()
             error = call.outcome.exception() if call.outcome is not None else None
+            part.attempts, part.last_error = call.attempt_number, str(error)
             _log.info("attempt %d at %s: %s", call.attempt_number, self.gid(part.number), error)
 
         peers, peer = self._around.peers, part.peer

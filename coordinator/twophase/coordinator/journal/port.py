@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from twophase.contract.names import Epoch, Txid
 from twophase.coordinator.journal.events import BranchRef, Event, Happening, Reason, RequestRef, TransactionRecord
@@ -126,6 +127,26 @@ class Restoration:
 
     proofs: tuple[str, ...] = ()
     floor: int = 0
+
+
+@runtime_checkable
+class OnDisk(Protocol):
+    """What a journal tells besides if it is a file: for people who look after it."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """What people call this installation; empty if nobody said."""
+        ...
+
+    @property
+    def sync_seconds(self) -> float | None:
+        """How long the last forced write took; None if there was none."""
+        ...
 
 
 class Journal(Protocol):

@@ -115,6 +115,16 @@ class SqliteJournal:
         return self._opened.label
 
     @property
+    def path(self) -> Path:
+        """Where it is; its log lies beside it, with `-wal` behind the name."""
+        return self._path
+
+    @property
+    def sync_seconds(self) -> float | None:
+        """How long the last forced write took; None if there was none since it was opened."""
+        return self._writer.sync_seconds
+
+    @property
     def epoch(self) -> Epoch:
         """See the port."""
         return self._opened.epoch

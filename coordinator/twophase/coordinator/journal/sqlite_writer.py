@@ -59,6 +59,7 @@ class Writer:
         self._position = position
         self._durable = position
         self._syncs = 0
+        self._sync_seconds: float | None = None
         self._forcing = True
         self._log_pages = 0
         self._filling = _Batch()
@@ -79,6 +80,11 @@ class Writer:
     def syncs(self) -> int:
         """How many batches were forced to disk."""
         return self._syncs
+
+    @property
+    def sync_seconds(self) -> float | None:
+        """How long the last forced batch took; None before the first one."""
+        return self._sync_seconds
 
     def check(self) -> None:
         """Raises `JournalFailed` if the journal has failed."""
@@ -159,12 +165,14 @@ class Writer:
         return False
 
     async def _write(self, batch: _Batch) -> None:
+        began = asyncio.get_running_loop().time()
         written = await self._thread.run(partial(self._write_batch, batch))
         self._position = written.position
         self._log_pages += _PAGES_PER_BATCH + len(batch.items)
         if batch.forced:
             self._durable = written.position
             self._syncs += 1
+            self._sync_seconds = asyncio.get_running_loop().time() - began
         for waiter, answer in zip(batch.waiters, written.answers, strict=True):
             if waiter is not None and not waiter.done():
                 waiter.set_result(answer)
