@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from twophase.coordinator import cli
 
-VERBS = ("serve", "participant", "ledger", "demo")
+VERBS = ("serve", "tx", "participant", "ledger", "demo")
 
 
 @pytest.fixture

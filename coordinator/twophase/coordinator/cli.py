@@ -48,6 +48,11 @@ _VERBS: Final = {
         "twophase.participant.cli:ledger_app",
         "participant",
     ),
+    "tx": _Verb(
+        "Look at transactions: which there are, and what happened to one.",
+        "twophase.coordinator.operator.tx_cli:tx_app",
+        "coordinator",
+    ),
     "demo": _Verb(
         "Run orders through four services with four databases, and check that every one is everywhere or nowhere.",
         "twophase.sandbox.cli:demo",

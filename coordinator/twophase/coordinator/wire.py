@@ -112,8 +112,10 @@ def _event(happening: Happening, record: TransactionRecord, journal_id: str) -> 
             message.kind = coordinator_pb2.EVENT_KIND_VOTED
             message.gid, message.participant = str(Gid(journal_id, txid, branch)), _participant(record, branch)
             message.vote = _VOTES[vote]
-        case Decided(_, made, reasons=why):
+        case Decided(txid, made, reasons=why):
             message.kind = coordinator_pb2.EVENT_KIND_DECIDED
+            if (delegate := made.branch) is not None:
+                message.gid, message.participant = str(Gid(journal_id, txid, delegate)), _participant(record, delegate)
             message.decision = decision(made)
             message.refusals.extend(refusal(reason) for reason in why)
         case Finished(txid, branch, ending):

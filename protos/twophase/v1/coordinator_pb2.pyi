@@ -919,7 +919,7 @@ class TransactionEvent(_message.Message):
     kind: Global___EventKind.ValueType
     """What."""
     gid: _builtins.str
-    """The branch it is about; for VOTED and FINISHED."""
+    """The branch it is about; for VOTED and FINISHED, and for DECIDED the one that the decision was delegated to."""
     participant: _builtins.str
     """Where that branch is."""
     vote: _types_pb2.Vote.ValueType

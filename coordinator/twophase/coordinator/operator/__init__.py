@@ -1,0 +1,1 @@
+"""What the command line tells an operator: one module a verb, and what they share. Imported when a verb runs."""
