@@ -17,6 +17,9 @@ from twophase.contract.status import Problem, from_call
 from twophase.coordinator import server
 from twophase.coordinator.engine.api import Rejected
 from twophase.coordinator.engine.engine import Engine
+from twophase.coordinator.journal.ballast import Ballast
+from twophase.coordinator.journal.port import JournalFull
+from twophase.coordinator.journal.sqlite import SqliteJournal
 from twophase.v1 import coordinator_pb2, coordinator_pb2_grpc, types_pb2
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -96,6 +99,66 @@ async def test_r10_a_failed_engine_is_told_at_once(settings: server.Settings) ->
     async with server.running(settings, on_failure=told.set_result) as running:
         running.engine.failed.set_exception(OSError("the disk is gone"))
         assert str(await told) == "the disk is gone"
+
+
+async def execute_somewhere(address: str) -> Problem:
+    """What a call for a participant that is not known is refused with."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        operation = types_pb2.Operation(participant="nobody", name="nothing")
+        request = coordinator_pb2.ExecuteRequest(request_id="r", operations=[operation])
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await coordinator_pb2_grpc.CoordinatorStub(channel).Execute(request)
+        return from_call(caught.value)
+
+
+async def test_r10_a_coordinator_on_a_full_disk_serves_refuses_new_work_and_goes_on_when_there_is_room(
+    settings: server.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ballast = settings.journal.with_name("journal.db.ballast")
+    free = 1 << 20
+    monkeypatch.setattr(Ballast, "free", lambda _: free)
+    monkeypatch.setattr(server, "LOOK_SECONDS", 0.001)
+    ballast.write_bytes(b"given up at the start")
+    async with server.running(settings) as running, grpc.aio.insecure_channel(running.address) as channel:
+        assert not ballast.exists()
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        # It still answers, finishes and recalls: an orchestrator that restarted it would help nobody.
+        assert (await health.Check(health_pb2.HealthCheckRequest())).status == SERVING
+        problem = await execute_somewhere(running.address)
+        assert (problem.code, problem.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "NO_ROOM")
+        assert problem.outcome_known
+        free = 1 << 30
+        async with asyncio.timeout(10):
+            while running.engine.refusal is not None:
+                await asyncio.sleep(0.001)
+        assert ballast.stat().st_size == settings.ballast
+        assert (await execute_somewhere(running.address)).reason == "UNKNOWN_PARTICIPANT"
+
+
+async def test_r10_a_journal_that_cannot_be_opened_for_want_of_room_gets_that_of_the_ballast(
+    settings: server.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with server.running(settings):
+        pass
+    ballast = settings.journal.with_name("journal.db.ballast")
+    open_journal = SqliteJournal.open
+    tried: list[bool] = []
+
+    async def full_with_the_ballast(*arguments: Any, **named: Any) -> SqliteJournal:
+        tried.append(ballast.exists())
+        if len(tried) == 1 or (len(tried) > 2 and not ballast.exists()):
+            raise JournalFull("database or disk is full")
+        return await open_journal(*arguments, **named)
+
+    monkeypatch.setattr(SqliteJournal, "open", full_with_the_ballast)
+    async with server.running(settings) as running:
+        assert tried == [True, False]
+        assert running.engine.refusal is not None
+        assert running.journal.epoch.number == 2
+    ballast.touch()
+    with pytest.raises(server.CannotStart, match="disk is full"):
+        async with server.running(server.Settings(settings.journal, settings.listen, ballast=0)):
+            pass
 
 
 class Registry:

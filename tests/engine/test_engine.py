@@ -10,6 +10,7 @@ import pytest
 from fixtures.fakes import FakeParticipant
 from fixtures.world import BOTH, World, crash_while_deciding, submission, until, until_true
 from twophase.contract.names import Epoch
+from twophase.coordinator.engine import rejections
 from twophase.coordinator.engine.api import (
     NEVER_SEEN,
     Answer,
@@ -479,6 +480,27 @@ async def test_a_stopping_coordinator_answers_who_is_still_being_let_in(world: W
             await asking
         await stopping
     assert world.order.calls["prepare"] == 0
+
+
+async def test_r10_without_room_nothing_new_is_begun_and_everything_else_goes_on(world: World) -> None:
+    async with world.coordinator() as engine:
+        gate = world.payment.hold("prepare")
+        asking = asyncio.create_task(engine.execute(submission(*BOTH)))
+        await until(lambda: bool(world.order.prepared))
+        engine.refusal = rejections.no_room("1 MiB are free", "80 MiB")
+        joining = asyncio.create_task(engine.execute(submission(*BOTH)))
+        with pytest.raises(Rejected, match="1 MiB are free"):
+            await engine.execute(submission(*BOTH, request_id="r-2"))
+        with pytest.raises(Rejected, match="1 MiB are free"):
+            await engine.register("unheard-of", "order:1")
+        await engine.register("order", "order:1")
+        gate.set()
+        committed = await asking
+        assert (committed.outcome, committed.applied) == (Outcome.COMMITTED, True)
+        assert await joining == committed
+        assert (await engine.execute(submission(*BOTH))).txid == committed.txid
+        engine.refusal = None
+        assert (await engine.execute(submission(*BOTH, request_id="r-2"))).outcome is Outcome.COMMITTED
 
 
 async def test_r10_a_failed_journal_fails_the_engine_and_tells_nobody(world: World) -> None:

@@ -211,11 +211,11 @@ def test_r10_an_opening_without_room_blames_the_disk(path: Path) -> None:
     out = run(
         """
         import resource
-        from twophase.coordinator.journal.port import JournalUnusable
+        from twophase.coordinator.journal.port import JournalFull
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
         try:
             asyncio.run(SqliteJournal.open(sys.argv[1]))
-        except JournalUnusable as error:
+        except JournalFull as error:
             print(error)
         """,
         path,

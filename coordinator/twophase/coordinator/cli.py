@@ -189,6 +189,16 @@ def serve(
             envvar="TWOPHASE_GRACE", metavar="SECONDS", min=0, help="How long running work may finish at the end."
         ),
     ] = 10.0,
+    ballast: Annotated[
+        int,
+        typer.Option(
+            envvar="TWOPHASE_BALLAST",
+            metavar="MIB",
+            min=0,
+            help="What to keep in reserve on the journal's disk, for finishing what is decided once it is full. With"
+            " less than that free, nothing new is begun; 0 for no reserve.",
+        ),
+    ] = 64,
     standby: Annotated[
         bool,
         typer.Option(
@@ -241,6 +251,7 @@ def serve(
         limits=Limits(default_deadline, deadline_cap, payload_limit),
         plaintext_allowed=allow_plaintext,
         grace=grace,
+        ballast=ballast << 20,
         standby=standby,
         takeover_after=_TAKEOVER_AFTER if takeover_after is None else takeover_after,
     )

@@ -14,10 +14,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -29,10 +29,12 @@ from twophase.contract.addresses import Address
 from twophase.coordinator.channels import GrpcLinks
 from twophase.coordinator.engine.api import Limits, Rejected
 from twophase.coordinator.engine.engine import Engine
+from twophase.coordinator.journal.ballast import Ballast
 from twophase.coordinator.journal.lock import FileLock
-from twophase.coordinator.journal.port import Journal, JournalError
+from twophase.coordinator.journal.port import Journal, JournalError, JournalFull
 from twophase.coordinator.journal.sqlite import SqliteJournal
 from twophase.coordinator.journal.sqlite_open import take_lock
+from twophase.coordinator.room import LOOK_SECONDS, Room
 from twophase.coordinator.service import SERVICE, CoordinatorService, Guard
 from twophase.coordinator.standby import stand_by
 from twophase.coordinator.transport import SERVER_OPTIONS
@@ -58,6 +60,7 @@ class CannotStart(Exception):
 class Settings:
     """What one coordinator is started with. `participants` are (name, address); durations are seconds.
 
+    `ballast` is how many bytes are kept in reserve on the journal's disk for finishing what is decided once it is full.
     With `standby` it waits for whoever has the journal; one that is frozen for `takeover_after` is killed (0: never).
     """
 
@@ -70,6 +73,7 @@ class Settings:
     grace: float = 10.0
     standby: bool = False
     takeover_after: float = 5.0
+    ballast: int = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +121,14 @@ async def running(
         server = grpc.aio.server(interceptors=[Guard()], options=SERVER_OPTIONS)
         stack.push_async_callback(server.stop, None)
         port = await _bind(server, settings.listen, patience)
-        with explained(settings.journal):
-            journal = await SqliteJournal.open(settings.journal, label=settings.label or None, lock=lock)
+        room = Room(Ballast(lock.journal, settings.ballast))
+        journal = await _open(settings, lock, room)
         stack.push_async_callback(journal.close)
         links = GrpcLinks()
         stack.push_async_callback(links.close)
 
         engine = Engine(journal, links, limits=settings.limits)
+        engine.refusal = room.refusal
         engine.failed.add_done_callback(lambda failed: _failed(failed, on_failure))
         coordinator_pb2_grpc.add_CoordinatorServicer_to_server(CoordinatorService(engine), server)
         health_service = health.aio.HealthServicer()
@@ -138,7 +143,9 @@ async def running(
         stack.push_async_callback(engine.stop, settings.grace)
         stack.push_async_callback(health_service.enter_graceful_shutdown)
         await server.start()
-        await stack.enter_async_context(_declared(engine, settings.participants))
+        await stack.enter_async_context(_in_background(_watch_room(room, engine)))
+        declared = (register_until_done(engine, *participant) for participant in settings.participants)
+        await stack.enter_async_context(_in_background(*declared))
         yield Running(settings.listen.host, port, engine, journal)
 
 
@@ -246,10 +253,28 @@ def explained(journal: Path) -> Iterator[None]:
         ) from error
 
 
+async def _open(settings: Settings, lock: FileLock, room: Room) -> Journal:
+    with explained(settings.journal):
+        room.start()
+        while True:
+            try:
+                return await SqliteJournal.open(settings.journal, label=settings.label or None, lock=lock)
+            except JournalFull:
+                if not room.make_some():
+                    raise
+
+
+async def _watch_room(room: Room, engine: Engine) -> None:
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.to_thread(room.look)
+        engine.refusal = room.refusal
+
+
 @contextlib.asynccontextmanager
-async def _declared(engine: Engine, participants: tuple[tuple[str, str], ...]) -> AsyncIterator[None]:
-    """Registers the declared participants in the background, each for as long as it takes."""
-    tasks = [asyncio.create_task(register_until_done(engine, *participant)) for participant in participants]
+async def _in_background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Runs all of it while the block runs."""
+    tasks = [asyncio.create_task(each) for each in work]
     try:
         yield
     finally:
@@ -257,7 +282,7 @@ async def _declared(engine: Engine, participants: tuple[tuple[str, str], ...]) -
             task.cancel()
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, Exception):
-                _log.error("registering a participant failed: %r", result)
+                _log.error("a task of the coordinator failed: %r", result)
 
 
 async def register_until_done(engine: Engine, name: str, address: str) -> None:

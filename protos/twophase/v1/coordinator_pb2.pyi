@@ -11,7 +11,7 @@ started: ErrorInfo (domain `twophase`; its metadata names the `field`, the `valu
   NOT_FOUND            no such participant, operation or transaction
   ALREADY_EXISTS       the request id was used with other content; the name belongs to another database
   FAILED_PRECONDITION  the transaction is not in a state that allows this
-  RESOURCE_EXHAUSTED   the coordinator has as many transactions as it takes; send again later
+  RESOURCE_EXHAUSTED   the coordinator has as many transactions as it takes, or its disk is full; send again later
   UNIMPLEMENTED        this coordinator does not offer the call, or the protocol asked for
   UNAVAILABLE          the coordinator is stopping or starting; nothing was started; send again
 

@@ -23,6 +23,7 @@ from twophase.coordinator.engine.api import (
     Call,
     Limits,
     Outcome,
+    Rejected,
     Result,
     Submission,
     View,
@@ -35,13 +36,13 @@ from twophase.coordinator.engine.indoubt import Survey, survey
 from twophase.coordinator.engine.links import LinkLost, Links
 from twophase.coordinator.engine.live import Live
 from twophase.coordinator.engine.peers import Peer, Peers
-from twophase.coordinator.engine.recorded import answer_of, results_of, view_at, view_of
+from twophase.coordinator.engine.recorded import answer_of, holds_its_id, results_of, view_at, view_of
 from twophase.coordinator.engine.running import Part, Running, Surroundings
 from twophase.coordinator.engine.supervisor import Supervisor
 from twophase.coordinator.engine.tasks import Tasks
 from twophase.coordinator.journal.events import Reason, RequestRef, TransactionRecord
 from twophase.coordinator.journal.port import Journal
-from twophase.coordinator.protocol.decisions import ABORT, DecisionKind
+from twophase.coordinator.protocol.decisions import ABORT
 from twophase.coordinator.protocol.twophase import Phase
 from twophase.v1 import participant_pb2
 
@@ -57,7 +58,8 @@ class Engine:
     """Runs transactions over one open journal. Make it, and call everything, in one event loop.
 
     `failed` gets an exception when the engine cannot go on (a failed journal, a fenced epoch, a defect): then the
-    process must end at once and start again, which recovers (R10).
+    process must end at once and start again, which recovers (R10). While `refusal` is set, every new transaction and
+    participant gets it, and nothing is begun; what runs goes on, and what is recorded is told.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Engine:
         self._live = Live(self._tasks)
         self._admissions: dict[str, asyncio.Future[Running | None]] = {}
         self._supervisor = Supervisor(self._around, self._live, sweep_every=sweep_every)
+        self.refusal: Rejected | None = None
         self._stopping = False
         self._patience: set[asyncio.Timeout] = set()
         self._peers.quarantine.on_proof(lambda: self._roll_back_voting(reasons.quarantined()))
@@ -111,6 +114,9 @@ class Engine:
     async def register(self, name: str, address: str) -> None:
         """Makes a participant known, durably. Raises `Rejected`."""
         self._refuse_if_stopping()
+        # One that is known may have moved, and what is decided has to be finished there.
+        if self.refusal is not None and self._peers.get(name) is None:
+            raise self.refusal
         peer = await self._peers.register(name, address)
         self._supervisor.watch(peer)
 
@@ -210,7 +216,7 @@ class Engine:
         record = await self.journal.request(submission.request_id)
         if record is not None and record.request is not None:
             same = record.request.fingerprint == fingerprint
-            if _holds_its_id(record):
+            if holds_its_id(record):
                 if not same:
                     raise rejections.request_id_reused(submission.request_id)
                 return self._live.get(record.txid) or await self._recorded(record, submission)
@@ -238,7 +244,7 @@ class Engine:
         """Checks what can be checked before anything is sent, and begins. Raises `Rejected`."""
         loop = asyncio.get_running_loop()
         arrived = loop.time()
-        self._refuse_in_quarantine()
+        self._refuse_new()
         if len(self._live) >= self.limits.running:
             raise rejections.full(len(self._live), self.limits.running)
         groups: dict[str, list[tuple[int, Call]]] = {}
@@ -255,8 +261,7 @@ class Engine:
             described = [await self._checked(peer, offered, index, call) for index, call in group]
             calls = tuple(call for _, call in group)
             parts.append(Part(number, peer, calls, read_only=all(one.read_only for one in described)))
-        self._refuse_if_stopping()
-        self._refuse_in_quarantine()
+        self._refuse_new()
         request = RequestRef(submission.request_id, submission.attempt, fingerprint)
         running = Running(self._around, self._next_txid(), request, tuple(parts))
         self._live.add(running)
@@ -308,9 +313,12 @@ class Engine:
         if self._stopping:
             raise rejections.stopping()
 
-    def _refuse_in_quarantine(self) -> None:
+    def _refuse_new(self) -> None:
+        self._refuse_if_stopping()
         if self._peers.quarantine.active:
             raise rejections.quarantined(self._peers.quarantine.proof)
+        if self.refusal is not None:
+            raise self.refusal
 
     def _roll_back_voting(self, reason: Reason) -> None:
         for running in self._live:
@@ -370,12 +378,6 @@ class Engine:
         if left:
             away = ", ".join(sorted({name for running in left for name in running.pending}))
             _log.warning("transactions that the next start has to finish: %d, at %s", len(left), away)
-
-
-def _holds_its_id(record: TransactionRecord) -> bool:
-    """Whether nothing else may commit under the record's request id: it is committed, or may yet turn out to be."""
-    unsettled = record.decision is not None and record.decision.kind is DecisionKind.DELEGATED
-    return record.committed is True or (unsettled and record.committed is None)
 
 
 def _ended_before(submission: Submission, latest: int) -> Answer:

@@ -15,7 +15,7 @@ from twophase.coordinator.engine.links import LinkLost
 from twophase.coordinator.engine.peers import Peers
 from twophase.coordinator.journal.events import Happening, TransactionRecord
 from twophase.coordinator.journal.fold import fold
-from twophase.coordinator.protocol.decisions import Ending, contradicts
+from twophase.coordinator.protocol.decisions import DecisionKind, Ending, contradicts
 from twophase.v1 import participant_pb2, types_pb2
 
 _INSPECT_SECONDS = 2.0
@@ -79,6 +79,12 @@ def answer_of(record: TransactionRecord, *, attempt: int, results: tuple[Result,
         pending=tuple(branch.participant for branch in record.branches if branch.number in waited_for),
         heuristic=tuple(branch.participant for branch in record.branches if branch.number in wrong),
     )
+
+
+def holds_its_id(record: TransactionRecord) -> bool:
+    """Whether nothing else may commit under the record's request id: it is committed, or may yet turn out to be."""
+    unsettled = record.decision is not None and record.decision.kind is DecisionKind.DELEGATED
+    return record.committed is True or (unsettled and record.committed is None)
 
 
 async def results_of(

@@ -32,6 +32,13 @@ def full(running: int, limit: int) -> Rejected:
     return _rejected(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_TRANSACTIONS", fact, "send it again later")
 
 
+def no_room(free: str, needed: str) -> Rejected:
+    """The journal's disk is nearly full: what is decided is finished, and nothing else is begun."""
+    fact = f"{free} on the disk of the coordinator's journal, and nothing was started"
+    remedy = f"make room there, until {needed} are free, and send it again"
+    return _rejected(grpc.StatusCode.RESOURCE_EXHAUSTED, "NO_ROOM", fact, remedy)
+
+
 def request_id_reused(request_id: str) -> Rejected:
     """The request id stands for other content."""
     fact = f"request id {request_id!r} was used with other content"

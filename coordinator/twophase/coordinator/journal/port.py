@@ -37,6 +37,10 @@ class JournalUnusable(JournalError):
     """The file is not a journal, is damaged, or is of a newer schema than this program. Nothing was written."""
 
 
+class JournalFull(JournalUnusable):
+    """There is no room for opening it: on the disk, in a quota, under a limit. May be retried when there is room."""
+
+
 class JournalFailed(JournalError):
     """A write or sync failed. Whether it took effect is unknown until the journal is opened again; stop the process."""
 

@@ -79,13 +79,14 @@ class SqliteJournal:
         clock: Clock = wall_clock,
     ) -> SqliteJournal:
         """Opens the journal, and makes it where there is none. `label` is what people call the installation; without
-        one the earlier label stays. A `lock` that was taken before is the journal's from now on. `clock`
-        stamps its events.
+        one the earlier label stays. A `lock` that was taken before is the journal's once it is open. `clock` stamps its
+        events.
 
         Raises `JournalLocked` if another process has it, or another program's connection keeps it busy for `attempts`
-        times `busy_timeout` seconds: retryable. Raises `JournalUnusable` if it cannot be used: not retryable.
+        times `busy_timeout` seconds: retryable. Raises `JournalFull` if there is no room for it, and `JournalUnusable`
+        if it cannot be used: not retryable.
         """
-        lock = lock or sqlite_open.take_lock(path)
+        given, lock = lock, lock or sqlite_open.take_lock(path)
         lock.keep_beating()
         path = lock.journal
         threads: list[SqliteThread] = []
@@ -101,7 +102,8 @@ class SqliteJournal:
         except BaseException:
             for thread in reversed(threads):
                 await thread.close()
-            lock.release()
+            if given is None:
+                lock.release()
             raise
 
     @property

@@ -19,11 +19,13 @@ from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch, InvalidName, check_journal_id
 from twophase.coordinator.journal import schema
 from twophase.coordinator.journal.lock import FileLock
-from twophase.coordinator.journal.port import JournalLocked, JournalUnusable
+from twophase.coordinator.journal.port import JournalFull, JournalLocked, JournalUnusable
 
 # Above this size the whole file is not read through at every start: that would cost history. Damage there is found when
 # the page is read.
 CHECKED_BYTES: Final = 64 << 20
+# What SQLite says where a quota or a limit on file sizes is reached, among other things.
+_PERHAPS_FULL: Final = frozenset({sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_SHMSIZE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +107,20 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
+        kind: type[JournalUnusable] = JournalUnusable
         # The low byte is the kind of error; the rest says more about it.
         match error.sqlite_errorcode & 0xFF:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 raise _busy(path) from error
             case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
                 remedy = "restore it from a backup, or name another file"
+            case sqlite3.SQLITE_FULL:
+                kind, remedy = JournalFull, f"make room on the disk of {path.parent}"
             case _:
+                if error.sqlite_errorcode in _PERHAPS_FULL:
+                    kind = JournalFull
                 remedy = "look after the disk, and the rights to the file and its directory"
-        raise JournalUnusable(f"journal {path} cannot be used: {error}; {remedy}") from error
+        raise kind(f"journal {path} cannot be used: {error}; {remedy}") from error
 
 
 def _recognise(connection: sqlite3.Connection, path: Path) -> None:
