@@ -71,13 +71,16 @@ async def _run(chosen: Sequence[Drill], *, as_json: bool) -> Report:
 
     end_on_signals()
     with Guardian() as guardian:
+        from twophase.sandbox.drill.crowd import SLOTS
         from twophase.sandbox.drill.run import run_drills
         from twophase.sandbox.drill.stage import Stage, bank_services
         from twophase.sandbox.system import System
 
         if not as_json:
             typer.echo(f"{len(chosen)} drills on a coordinator, four banks and three Postgres servers ...", err=True)
-        async with System(bank_services(), guardian=guardian) as system:
+        async with System(
+            bank_services(), postgres={"max_prepared_transactions": str(SLOTS)}, guardian=guardian
+        ) as system:
             return await run_drills(Stage(system), chosen, (lambda _: None) if as_json else _tell)
 
 
