@@ -206,6 +206,24 @@ async def test_inspect_tells_rows_in_branch_order_with_results_and_what_is_prepa
     assert (nothing.entries, nothing.prepared) == ((), ())
 
 
+async def test_many_transactions_are_inspected_in_one_go(manager: ResourceManager, purse: Database) -> None:
+    await apply(manager, gid_of(1), position=7)
+    await apply(manager, gid_of(2), position=8)
+    await apply(manager, gid_of(3), position=9)
+    await prepare(manager, gid_of(4))
+    await prepare(manager, gid_of(5))
+    await apply(manager, gid_of(1, journal="f" * 16), position=1)
+    wanted = frozenset(gid_of(number).txid for number in (1, 3, 4, 6))
+    seen = await manager.inspect_all(JOURNAL, wanted)
+    assert [(entry.gid, entry.position, entry.results) for entry in seen.entries] == [
+        (gid_of(1), 7, ()),
+        (gid_of(3), 9, ()),
+    ]
+    assert seen.prepared == (gid_of(4),)
+    for number in (4, 5):
+        await manager.abort(gid_of(number), WORK, types_pb2.DECISION_ABORT)
+
+
 async def test_r7_inspect_misses_no_branch_that_is_committed_meanwhile(
     manager: ResourceManager, other: ResourceManager, purse: Database
 ) -> None:

@@ -310,6 +310,24 @@ async def test_ledger_rows_are_told(stub: Stub, resources: FakeResources) -> Non
     assert resources.asked == [(JOURNAL, Txid.parse(TXID))]
 
 
+async def test_many_transactions_are_inspected_by_one_call(stub: Stub, resources: FakeResources) -> None:
+    resources.answer = Inspection(entries=(), prepared=(Gid.parse(GID),), identity=SESSION)
+    other = TXID[:-1] + "8"
+    answer = await stub.Inspect(participant_pb2.InspectRequest(journal_id=JOURNAL, txids=[TXID, other]))
+    assert list(answer.prepared_gids) == [GID]
+    assert resources.asked == [(JOURNAL, frozenset({Txid.parse(TXID), Txid.parse(other)}))]
+
+
+@pytest.mark.parametrize(("txids", "words"), [([TXID] * 1001, "more than 1000"), (["x"], "'x' is not")])
+async def test_many_transactions_that_are_too_many_or_malformed_are_refused(
+    stub: Stub, txids: list[str], words: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.Inspect(participant_pb2.InspectRequest(journal_id=JOURNAL, txids=txids))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert words in (refused.value.details() or "")
+
+
 async def test_a_handshake_tells_who_this_is_and_what_it_offers(stub: Stub, resources: FakeResources) -> None:
     resources.answer = Remembered(Epoch(2, "11223344"), 41)
     old = types_pb2.Epoch(number=1, nonce="11223344")

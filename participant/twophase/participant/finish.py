@@ -116,6 +116,18 @@ def inspect(journal_id: str, txid: Txid) -> Steps[Inspection]:
     )
 
 
+def inspect_all(journal_id: str, txids: frozenset[Txid]) -> Steps[Inspection]:
+    """The same for many transactions, without the results and refusals in their rows. Raises `OutcomeUnknown`."""
+    prepared = yield from _prepared(journal_id, ledger.range_of_journal(journal_id))
+    ranges = [ledger.range_of_transaction(journal_id, txid) for txid in sorted(txids)]
+    bounds = {"lows": [each["low"] for each in ranges], "highs": [each["high"] for each in ranges]}
+    (rows,) = yield from _ask(Statement(ledger.SELECT_ROWS_OF_ALL.encode(), bounds))
+    return Inspection(
+        entries=tuple(ledger.entry_of(row) for row in rows.rows),
+        prepared=tuple(sorted(branch.gid for branch in prepared if branch.gid.txid in txids)),
+    )
+
+
 def remember(journal_id: str, epoch: Epoch, horizons: Mapping[Epoch, int]) -> Steps[Remembered]:
     """Keeps the journal's epoch and horizons, and prunes below them, in one transaction; tells what was known before.
 

@@ -54,6 +54,12 @@ SELECT_ROW: Final[LiteralString] = f"SELECT {_COLUMNS} FROM twophase.ledger WHER
 SELECT_ROWS: Final[LiteralString] = f"""
 SELECT {_COLUMNS} FROM twophase.ledger WHERE gid >= %(low)s AND gid < %(high)s ORDER BY gid, kind DESC"""
 
+# The same for many transactions, a range for each, without what may be large.
+SELECT_ROWS_OF_ALL: Final[LiteralString] = """
+SELECT gid, kind, outcome, decision, '{}'::bytea[], NULL::bytea, fingerprint, journal_position
+FROM unnest(%(lows)s::text[], %(highs)s::text[]) AS wanted (low, high)
+JOIN twophase.ledger ON gid >= low AND gid < high ORDER BY gid, kind DESC"""
+
 # Still the transaction that was begun for the branch, under its role?
 STILL_OURS: Final[LiteralString] = """
 SELECT current_setting('twophase.branch', true) IS NOT DISTINCT FROM %(gid)s || ' ' || current_user"""

@@ -6,7 +6,7 @@ Lives here: the checks, and the problem of each field that fails one. Must not l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 import grpc
@@ -27,6 +27,7 @@ DEADLINE_CAP: Final = 60.0
 _FINGERPRINT_BYTES: Final = 32
 _MAX_POSITION: Final = 2**63 - 1  # the ledger keeps it as a bigint
 _LONGEST_NAME: Final = 256
+_MOST_TXIDS: Final = 1_000
 
 
 class Rejected(ParticipantError):
@@ -59,6 +60,15 @@ def gid_of(text: str) -> Gid:
 def txid_of(text: str) -> Txid:
     """Reads the field `txid`. Raises `Rejected`."""
     return _named("txid", text, Txid.parse, "send the transaction's name as it stands in its GIDs")
+
+
+def txids_of(texts: Sequence[str]) -> frozenset[Txid]:
+    """Reads the field `txids`. Raises `Rejected`."""
+    if len(texts) > _MOST_TXIDS:
+        raise invalid(
+            "txids", str(len(texts)), f"{len(texts)} transactions are more than {_MOST_TXIDS}", "ask in several calls"
+        )
+    return frozenset(map(txid_of, texts))
 
 
 def journal_id_of(text: str) -> str:

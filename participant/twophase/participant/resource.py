@@ -198,6 +198,11 @@ class ResourceManager:
         check_journal_id(journal_id)
         return await self._patiently(lambda: finish.inspect(journal_id, txid))
 
+    async def inspect_all(self, journal_id: str, txids: frozenset[Txid]) -> Inspection:
+        """The same for many transactions, without results and refusals. Raises as `inspect`."""
+        check_journal_id(journal_id)
+        return await self._patiently(lambda: finish.inspect_all(journal_id, txids))
+
     async def remember(self, journal_id: str, epoch: Epoch, horizons: Mapping[Epoch, int]) -> Remembered:
         """Keeps a journal's epoch and horizons durably, and prunes below them; tells what was known before.
 

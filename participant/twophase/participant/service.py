@@ -237,7 +237,10 @@ class ParticipantService(participant_pb2_grpc.ParticipantServicer):
 
     async def _inspect(self, request: participant_pb2.InspectRequest) -> participant_pb2.InspectResponse:
         journal_id = requests.journal_id_of(request.journal_id)
-        found = await self._resources.inspect(journal_id, requests.txid_of(request.txid))
+        if request.txids:
+            found = await self._resources.inspect_all(journal_id, requests.txids_of(request.txids))
+        else:
+            found = await self._resources.inspect(journal_id, requests.txid_of(request.txid))
         return participant_pb2.InspectResponse(
             entries=[_entry(entry) for entry in found.entries],
             prepared_gids=[str(gid) for gid in found.prepared],

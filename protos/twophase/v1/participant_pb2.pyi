@@ -753,19 +753,27 @@ class InspectRequest(_message.Message):
 
     JOURNAL_ID_FIELD_NUMBER: _builtins.int
     TXID_FIELD_NUMBER: _builtins.int
+    TXIDS_FIELD_NUMBER: _builtins.int
     journal_id: _builtins.str
     """The journal's id, 16 hex digits."""
     txid: _builtins.str
     """The transaction, `<epoch>-<nonce>-<sequence>` as in its GIDs."""
+    @_builtins.property
+    def txids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Instead of `txid`: several transactions at once, at most 1000. Their rows come without results and refusals. A
+        participant that does not know this field answers INVALID_ARGUMENT, since `txid` is empty, and is asked one by one.
+        """
+
     def __init__(
         self,
         *,
         journal_id: _builtins.str = ...,
         txid: _builtins.str = ...,
+        txids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["journal_id", b"journal_id", "txid", b"txid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["journal_id", b"journal_id", "txid", b"txid", "txids", b"txids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

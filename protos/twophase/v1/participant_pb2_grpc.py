@@ -151,7 +151,7 @@ class ParticipantServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Inspect(self, request, context):
-        """Reads the ledger rows of one transaction, with the results kept in them. Writes nothing.
+        """Reads the ledger rows of one transaction, with the results kept in them; or those of many, without. Writes nothing.
 
         May be repeated. No row proves nothing: the branch may be running or prepared. Reads the prepared branches first and
         the rows after them: a branch that is committed in between is seen twice, and not missed.

@@ -118,7 +118,7 @@ class ParticipantStub:
     May be repeated. A participant that holds no prepared state answers an empty list.
     """
     Inspect: _grpc.UnaryUnaryMultiCallable[_participant_pb2.InspectRequest, _participant_pb2.InspectResponse]
-    """Reads the ledger rows of one transaction, with the results kept in them. Writes nothing.
+    """Reads the ledger rows of one transaction, with the results kept in them; or those of many, without. Writes nothing.
 
     May be repeated. No row proves nothing: the branch may be running or prepared. Reads the prepared branches first and
     the rows after them: a branch that is committed in between is seen twice, and not missed.
@@ -181,7 +181,7 @@ class ParticipantAsyncStub(ParticipantStub):
     May be repeated. A participant that holds no prepared state answers an empty list.
     """
     Inspect: _aio.UnaryUnaryMultiCallable[_participant_pb2.InspectRequest, _participant_pb2.InspectResponse]  # type: ignore[assignment]
-    """Reads the ledger rows of one transaction, with the results kept in them. Writes nothing.
+    """Reads the ledger rows of one transaction, with the results kept in them; or those of many, without. Writes nothing.
 
     May be repeated. No row proves nothing: the branch may be running or prepared. Reads the prepared branches first and
     the rows after them: a branch that is committed in between is seen twice, and not missed.
@@ -283,7 +283,7 @@ class ParticipantServicer(metaclass=_abc_1.ABCMeta):
         request: _participant_pb2.InspectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_participant_pb2.InspectResponse, _abc.Awaitable[_participant_pb2.InspectResponse]]:
-        """Reads the ledger rows of one transaction, with the results kept in them. Writes nothing.
+        """Reads the ledger rows of one transaction, with the results kept in them; or those of many, without. Writes nothing.
 
         May be repeated. No row proves nothing: the branch may be running or prepared. Reads the prepared branches first and
         the rows after them: a branch that is committed in between is seen twice, and not missed.

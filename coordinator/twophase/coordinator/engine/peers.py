@@ -7,7 +7,6 @@ not live here: transactions, and what follows from a journal that is older than 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -132,12 +131,6 @@ class Peers:
                 await asyncio.shield(peer.greeting)
         except TimeoutError:
             raise LinkLost(f"participant {peer.name!r} did not shake hands within {within:g} s") from None
-
-    async def available(self, peer: Peer, *, within: float) -> None:
-        """Returns when the participant is there, as far as is known, at the latest after `within` seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within):
-                await peer.here.wait()
 
     def changed(self, peer: Peer) -> None:
         """An answer came from another database or timeline: the next use shakes hands first."""

@@ -54,7 +54,6 @@ _log = logging.getLogger(__name__)
 
 FINISH_SECONDS = 5.0  # how long one attempt at phase two may take
 ANSWER_MARGIN = 1.0  # how much longer than the deadline an answer to prepare or apply is waited for
-AWAY_SECONDS = 10.0  # how long at most a participant that is away is waited for, before it is asked all the same
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # between attempts at phase two, in seconds, with full jitter
 
 
@@ -358,14 +357,15 @@ class Running:
         async def once() -> Ending:
             while True:
                 if not peer.here.is_set():
-                    # Its watcher asks whether it is back, once for all that wait for it.
+                    # Its watcher asks whether it is back, for all that wait for it.
                     self.feed(Unreached(part.number))
-                    await peers.available(peer, within=AWAY_SECONDS)
+                    await peer.here.wait()
                 async with peer.slots:
+                    if not peer.here.is_set():
+                        continue
                     if peer.operations is None:
                         await peers.greet(peer)
-                    if peer.here.is_set():
-                        return await attempt()
+                    return await attempt()
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(LinkLost),

@@ -17,13 +17,14 @@ from collections.abc import Iterable
 from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch, Gid, InvalidName, Txid
 from twophase.coordinator.engine import messages, reasons
+from twophase.coordinator.engine.asking import ASK_SECONDS, Asking
 from twophase.coordinator.engine.links import LinkLost
 from twophase.coordinator.engine.live import Live
 from twophase.coordinator.engine.peers import Peer
 from twophase.coordinator.engine.quarantine import Quarantine
 from twophase.coordinator.engine.recorded import shown_heuristics
 from twophase.coordinator.engine.running import FINISH_SECONDS, FIRST_PAUSE, LONGEST_PAUSE, Part, Running, Surroundings
-from twophase.coordinator.engine.settling import ASK_SECONDS, Settling
+from twophase.coordinator.engine.settling import Settling
 from twophase.coordinator.journal.events import BranchRef, Finished, TransactionRecord
 from twophase.coordinator.journal.port import EpochRecord, Proposal
 from twophase.coordinator.protocol.decisions import ABORT, contradicts
@@ -37,7 +38,7 @@ _log = logging.getLogger(__name__)
 # the coordinator of before died is prepared by then, and was not when the first sweep looked.
 _SWEEP_FIRST = 0.2
 _BEAT = 1.0  # seconds between two looks at a journal that nobody uses
-_AT_ONCE = 64  # transactions presumed aborted, or settled by evidence, at the same time
+_AT_ONCE = 200  # transactions presumed aborted, or settled by evidence, at the same time
 _PAGE = 500
 
 
@@ -49,7 +50,8 @@ class Supervisor:
         self._live = live
         self._sweep_every = sweep_every
         self._watched: set[str] = set()
-        self._settling = Settling(around)
+        self._asking = Asking(around)
+        self._settling = Settling(around, self._asking)
         self._presuming: set[Txid] = set()
         self._at_once = asyncio.Semaphore(_AT_ONCE)
 
@@ -259,7 +261,7 @@ class Supervisor:
             self._presuming.discard(txid)
 
     async def _presume(self, txid: Txid, record: TransactionRecord | None, branches: tuple[BranchRef, ...]) -> bool:
-        evidence = await self._settling.ask(txid)
+        evidence = await self._asking.ask(txid)
         committed = evidence.at(Sign.COMMITTED)
         quarantine = self._around.peers.quarantine
         if committed:

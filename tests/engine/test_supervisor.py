@@ -1,0 +1,209 @@
+"""Recovery in numbers, on virtual time: who is asked how often, and who waits for whom."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from fixtures.fakes import FakeLinks, FakeParticipant
+from fixtures.warp import run_warped
+from fixtures.world import BOTH, World, submission
+from twophase.contract.names import Epoch, Gid, Txid
+from twophase.coordinator.engine.api import Outcome, Wait
+from twophase.coordinator.engine.engine import Engine
+from twophase.coordinator.journal.events import Begun, BranchRef
+from twophase.coordinator.journal.memory import MemoryJournal
+from twophase.coordinator.journal.port import JournalFailed, Proposal
+from twophase.coordinator.protocol.decisions import COMMIT
+
+BRANCHES = (BranchRef(0, "order"), BranchRef(1, "payment"))
+MANY = 300
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def left_in_doubt(world: World, number: int, *, decided: bool) -> None:
+    """A coordinator died; both branches of so many transactions are prepared."""
+    async with world.coordinator(sweep_every=5.0) as engine:
+        journal = engine.journal
+        txids = [Txid(journal.epoch, 1_000 + sequence) for sequence in range(number)]
+        for txid in txids:
+            for ref in BRANCHES:
+                world.participants[ref.participant].prepared[str(Gid(journal.journal_id, txid, ref.number))] = []
+            journal.append(Begun(txid, None, BRANCHES))
+        if decided:
+            for txid in txids:
+                await journal.decide(Proposal(txid, COMMIT, journal.epoch, None, BRANCHES))
+        await journal.flush()
+    for participant in world.participants.values():
+        participant.calls.clear()
+
+
+async def gone(participant: FakeParticipant, *, within: float) -> float:
+    """Waits until nothing is prepared there; how long that took, in virtual seconds."""
+    began = now()
+    async with asyncio.timeout(within):
+        while participant.prepared:
+            await asyncio.sleep(0.001)
+    return now() - began
+
+
+@pytest.mark.parametrize("how", ["down", "silent"])
+def test_a_participant_that_was_away_for_hours_is_finished_in_one_pass(how: str) -> None:
+    async def play() -> None:
+        world = World()
+        await left_in_doubt(world, MANY, decided=True)
+        setattr(world.payment, how, True)
+        async with world.coordinator(register=False, sweep_every=5.0):
+            await gone(world.order, within=1)
+            await asyncio.sleep(2 * 3600)
+            hours = Counter(world.payment.calls)
+            setattr(world.payment, how, False)
+            took = await gone(world.payment, within=10)
+        asked = world.payment.calls - hours
+        assert hours["handshake"] < 2.5 * 7200, "one probe in about a second, whoever waits"
+        assert hours["commit"] <= 1, "nobody else knocks at a dead address"
+        assert asked["commit"] == MANY, "once each"
+        assert asked["handshake"] <= 2
+        assert took <= (1.5 if how == "down" else 7.0), "at once when it is seen to be back"
+
+    run_warped(play())
+
+
+def test_a_participant_lost_in_the_middle_is_asked_by_one_only() -> None:
+    """Not at the start: it was there, and many transactions find it gone at the same time."""
+
+    async def play() -> None:
+        world = World()
+        async with world.coordinator(sweep_every=5.0) as engine:
+            gate = world.payment.hold("commit")
+            wait = replace(submission(*BOTH), wait=Wait.DECIDED)
+            answers = [await engine.execute(replace(wait, request_id=f"r-{number}")) for number in range(MANY)]
+            assert {answer.outcome for answer in answers} == {Outcome.COMMITTED}
+            world.payment.down = True
+            gate.set()
+            await asyncio.sleep(5)
+            before = Counter(world.payment.calls)
+            await asyncio.sleep(3600)
+            waited = world.payment.calls - before
+            assert waited["commit"] == 0
+            assert 3000 < waited["handshake"] < 2.5 * 3600
+            world.payment.down = False
+            await gone(world.payment, within=1.5)
+        assert len(world.payment.applied) == MANY
+
+    run_warped(play())
+
+
+@pytest.mark.parametrize("how", ["down", "silent"])
+@pytest.mark.parametrize("decided", [True, False], ids=["decided", "undecided"])
+def test_one_dead_participant_holds_up_nobody_else(how: str, decided: bool) -> None:  # noqa: FBT001
+    """`stock` has no part in these transactions, and is asked about them all the same if they are undecided."""
+
+    async def play(dead: str) -> float:
+        world = World()
+        await left_in_doubt(world, MANY, decided=decided)
+        setattr(world.participants[dead], how, True)
+        async with world.coordinator(register=False, sweep_every=5.0):
+            return await gone(world.order, within=30)
+
+    async def whole() -> float:
+        world = World()
+        await left_in_doubt(world, MANY, decided=decided)
+        async with world.coordinator(register=False, sweep_every=5.0):
+            return await gone(world.order, within=30)
+
+    undisturbed = run_warped(whole())
+    for dead in ("payment", "stock"):
+        late = run_warped(play(dead)) - undisturbed
+        # Before abort is presumed a participant gets two seconds to say that it knows better: once, not once for each.
+        assert late < (2.5 if how == "silent" and not decided else 0.5)
+
+
+def test_a_live_commit_is_not_later_for_a_dead_neighbour() -> None:
+    async def play() -> None:
+        world = World()
+        async with world.coordinator(sweep_every=5.0) as engine:
+            gate = world.payment.hold("commit")
+            began = now()
+            answer = await engine.execute(replace(submission(*BOTH), wait=Wait.DECIDED))
+            world.payment.silent = True
+            gate.set()
+            while not world.order.applied:
+                await asyncio.sleep(0)
+            assert answer.outcome is Outcome.COMMITTED
+            assert now() - began < 0.5
+            other = await engine.execute(submission("order.write", "stock.write", request_id="r-2"))
+            assert (other.outcome, other.applied) == (Outcome.COMMITTED, True)
+            assert now() - began < 0.5
+
+    run_warped(play())
+
+
+def test_a_thousand_in_doubt_cost_a_participant_a_handful_of_questions() -> None:
+    async def play() -> None:
+        world = World()
+        await left_in_doubt(world, 500, decided=False)
+        async with world.coordinator(register=False, sweep_every=5.0):
+            await gone(world.order, within=5)
+            await gone(world.payment, within=5)
+        for participant in world.participants.values():
+            assert participant.calls["inspect"] <= 20
+        assert world.order.calls["abort"] == world.payment.calls["abort"] == 500, "each is told once"
+
+    run_warped(play())
+
+
+def test_a_participant_of_before_is_asked_one_by_one() -> None:
+    async def play() -> None:
+        world = World()
+        await left_in_doubt(world, 20, decided=False)
+        for participant in world.participants.values():
+            participant.one_by_one = True
+        async with world.coordinator(register=False, sweep_every=5.0):
+            await gone(world.order, within=5)
+        assert world.stock.calls["inspect"] >= 20
+
+    run_warped(play())
+
+
+def test_an_answer_that_names_what_was_not_asked_for_is_not_believed(caplog: pytest.LogCaptureFixture) -> None:
+    async def play() -> None:
+        world = World()
+        await left_in_doubt(world, 1, decided=False)
+        stranger = str(Gid(world.disk.journal_id, Txid(Epoch(1, "0badcafe"), 1), 0))
+        inspect = world.stock.inspect
+
+        async def lying(request: object, *, timeout: float) -> object:
+            answer = await inspect(request, timeout=timeout)  # type: ignore[arg-type]
+            answer.prepared_gids.append(stranger)
+            return answer
+
+        world.stock.inspect = lying  # type: ignore[method-assign,assignment]
+        async with world.coordinator(register=False, sweep_every=5.0):
+            await gone(world.order, within=5)
+
+    run_warped(play())
+    assert "names what was not asked for" in caplog.text
+
+
+def test_r10_a_journal_that_failed_while_nobody_used_it_ends_the_process() -> None:
+    async def play() -> None:
+        world = World()
+        journal = await MemoryJournal.open(world.disk)
+        engine = Engine(journal, FakeLinks(), sweep_every=5.0)
+        await engine.start()
+        await asyncio.sleep(60)
+        assert not engine.failed.done()
+        journal.fail(OSError("the disk is gone"))
+        await asyncio.sleep(1.5)
+        with pytest.raises(JournalFailed, match="the disk is gone"):
+            engine.failed.result()
+        await engine._tasks.cancel()
+
+    run_warped(play())
