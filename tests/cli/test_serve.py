@@ -65,6 +65,18 @@ def failure(process: subprocess.Popen[str]) -> str:
     return err
 
 
+def test_after_a_restore_every_participant_must_be_there(serve: Serve, journal: Path) -> None:
+    assert "there is no journal" in failure(serve("--after-restore"))
+    assert not journal.exists()
+    process = serve()
+    ready(process)
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=20)
+    assert "knows no participant" in failure(serve("--after-restore"))
+    line = failure(serve("--after-restore", "--participant", "stock=127.0.0.1:1"))
+    assert "participant 'stock' does not tell what it has seen" in line
+
+
 async def test_it_says_that_it_is_ready_serves_and_ends_well(serve: Serve) -> None:
     for epoch in (1, 2):
         process = serve()

@@ -216,6 +216,14 @@ def serve(
             show_default="5.0",
         ),
     ] = None,
+    after_restore: Annotated[
+        bool,
+        typer.Option(
+            "--after-restore",
+            help="Say that the journal was restored from an older copy and the newer one is lost. All participants must"
+            " be there. For one start, by hand.",
+        ),
+    ] = False,
     allow_plaintext: Annotated[
         bool,
         typer.Option(
@@ -235,6 +243,8 @@ def serve(
     _log_to_stderr(log_level, label)
     _check_limits(default_deadline, deadline_cap, payload_limit)
     _check_takeover(takeover_after, standby=standby)
+    if after_restore and standby:
+        raise typer.BadParameter("a restored journal has no other coordinator", param_hint="--after-restore")
     where = _address(listen)
     declared = tuple(_participant(text) for text in participant or ())
     try:
@@ -253,6 +263,7 @@ def serve(
         grace=grace,
         ballast=ballast << 20,
         standby=standby,
+        after_restore=after_restore,
         takeover_after=_TAKEOVER_AFTER if takeover_after is None else takeover_after,
     )
     try:

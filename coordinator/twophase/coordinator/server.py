@@ -34,6 +34,7 @@ from twophase.coordinator.journal.lock import FileLock
 from twophase.coordinator.journal.port import Journal, JournalError, JournalFull
 from twophase.coordinator.journal.sqlite import SqliteJournal
 from twophase.coordinator.journal.sqlite_open import take_lock
+from twophase.coordinator.restoring import CannotLift, lift
 from twophase.coordinator.room import LOOK_SECONDS, Room
 from twophase.coordinator.service import SERVICE, CoordinatorService, Guard
 from twophase.coordinator.standby import stand_by
@@ -61,6 +62,7 @@ class Settings:
     """What one coordinator is started with. `participants` are (name, address); durations are seconds.
 
     `ballast` is how many bytes are kept in reserve on the journal's disk for finishing what is decided once it is full.
+    With `after_restore` the journal is said to be an older copy, and is lifted above what its participants have seen.
     With `standby` it waits for whoever has the journal; one that is frozen for `takeover_after` is killed (0: never).
     """
 
@@ -74,6 +76,7 @@ class Settings:
     standby: bool = False
     takeover_after: float = 5.0
     ballast: int = 64 << 20
+    after_restore: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,8 @@ async def running(
     the process; what the coordinator does after it has returned is undefined.
     """
     refuse_plaintext(settings)
+    if settings.after_restore:
+        await _lift(settings)
     async with contextlib.AsyncExitStack() as stack:
         patience = 0.0 if lock is None else _PORT_SECONDS
         with explained(settings.journal):
@@ -262,6 +267,22 @@ async def _open(settings: Settings, lock: FileLock, room: Room) -> Journal:
             except JournalFull:
                 if not room.make_some():
                     raise
+
+
+async def _lift(settings: Settings) -> None:
+    """Opens the journal for the lift alone: what it gives out then begins above."""
+    async with contextlib.AsyncExitStack() as stack:
+        if not settings.journal.exists():
+            raise CannotStart(f"there is no journal {settings.journal} that could have been restored; check --journal")
+        with explained(settings.journal):
+            journal = await SqliteJournal.open(settings.journal)
+            stack.push_async_callback(journal.close)
+        links = GrpcLinks()
+        stack.push_async_callback(links.close)
+        try:
+            await lift(journal, links, settings.participants)
+        except CannotLift as error:
+            raise CannotStart(str(error)) from error
 
 
 async def _watch_room(room: Room, engine: Engine) -> None:
