@@ -1,6 +1,6 @@
 # make demo     sets everything up and runs a few hundred orders through four databases
 # make test     sets everything up, checks the code and runs every test
-# make drill    kills every process at every point, under load: the whole matrix, some minutes
+# make drill    kills every process at every point, under load: the whole matrix, some minutes; a page in build/drills
 # make lint     only the checks;  make unit  only the tests
 # make protos   generates the Python code of the contract again, after a change of the .proto files
 # make baseline takes today's contract as the one later changes must not break: once for each release
@@ -67,7 +67,7 @@ demo: $(READY)
 	@$(BIN)/twophase demo $(ARGS)
 
 drill: $(READY)
-	@$(BIN)/twophase drill $(ARGS)
+	@$(BIN)/twophase drill --html build/drills/$$(date -u +%Y%m%dT%H%M%SZ).html $(ARGS)
 
 test: lint unit
 
@@ -91,4 +91,4 @@ baseline: $(DEV)
 	@echo "tests/contract/baseline.binpb is the contract as it is now"
 
 clean:
-	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,14 +22,25 @@ def test_every_registered_point_has_a_drill_and_names_are_unique() -> None:
 
 
 @pytest.mark.integration
-def test_nothing_is_lost_and_nothing_stays_in_doubt() -> None:
-    ended = subprocess.run([*TWOPHASE, "drill", "--quick", "--json"], capture_output=True, text=True, check=False)
+@pytest.mark.timeout(400)
+def test_nothing_is_lost_and_nothing_stays_in_doubt(tmp_path: Path) -> None:
+    page, logs = tmp_path / "pages" / "drill.html", tmp_path / "logs"
+    options = ["--quick", "--json", "--html", str(page), "--keep-logs", str(logs)]
+    ended = subprocess.run([*TWOPHASE, "drill", *options], capture_output=True, text=True, check=False)
     report = json.loads(ended.stdout)
     assert report["violations"] == 0, [drill for drill in report["drills"] if drill["violations"]]
+    assert report["outside_violations"] == 0
     assert report["points_missed"] == []
     assert report["in_doubt_left"] == 0
     assert all(drill["ok"] > 0 for drill in report["drills"]), "a drill without committed work tries nothing"
     assert ended.returncode == 0, ended.stderr
+    assert "Nothing was wrong." in page.read_text(encoding="utf-8")
+    assert {"coordinator.log", "east.log", "postgres-shared.log"} <= {log.name for log in logs.iterdir()}
+    assert ended.stderr == f"the logs of all processes are in {logs}\nthe timelines are in {page}\n"
+    for drill in report["drills"]:
+        seen = {mark["who"] for mark in drill["timeline"]}
+        assert seen, f"{drill['name']}: nothing happened to anybody"
+        assert sum(drill["answers_per_100_ms"]["ok"]) <= drill["ok"]
 
 
 def test_a_pattern_that_matches_nothing_is_told() -> None:

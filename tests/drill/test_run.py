@@ -13,6 +13,7 @@ from twophase.sandbox.drill.load import Load
 from twophase.sandbox.drill.run import Outcome, Report, Verdict, run_drills
 from twophase.sandbox.drill.stage import NotHit, Skipped, Stage
 from twophase.sandbox.drill.values import Drill
+from twophase.sandbox.errors import ProcessFailed
 from twophase.sandbox.system import System
 
 POINT = CrashPoint.COORDINATOR_AFTER_DECIDE
@@ -23,6 +24,11 @@ class EmptyStage(Stage):
     """A stage without a system: nothing happens on it, and nothing is wrong in the end but what is given."""
 
     wrong: tuple[str, ...] = ()
+    wrong_outside: tuple[str, ...] = ()
+
+    @contextlib.asynccontextmanager
+    async def recording(self) -> AsyncIterator[None]:
+        yield
 
     @contextlib.asynccontextmanager
     async def load(self, seed: int) -> AsyncIterator[Load]:
@@ -34,6 +40,9 @@ class EmptyStage(Stage):
 
     def verdict(self, load: Load) -> tuple[str, ...]:
         return self.wrong
+
+    async def outside_verdict(self) -> tuple[str, ...]:
+        return self.wrong_outside
 
     def left(self) -> dict[str, tuple[str, ...]]:
         return {}
@@ -52,8 +61,12 @@ async def misses(stage: Stage) -> None:
     raise NotHit("it lived on")
 
 
-async def report_of(*drills: Drill, wrong: tuple[str, ...] = ()) -> Report:
-    stage = EmptyStage(cast("System", SimpleNamespace(address="127.0.0.1:1")), wrong=wrong)
+async def breaks(stage: Stage) -> None:
+    raise ProcessFailed("east did not start")
+
+
+async def report_of(*drills: Drill, wrong: tuple[str, ...] = (), outside: tuple[str, ...] = ()) -> Report:
+    stage = EmptyStage(cast("System", SimpleNamespace(address="127.0.0.1:1")), wrong=wrong, wrong_outside=outside)
     told: list[Outcome] = []
     report = await run_drills(stage, drills, told.append)
     assert tuple(told) == report.outcomes
@@ -88,3 +101,16 @@ async def test_what_is_wrong_fails_a_skipped_drill_too() -> None:
     report = await report_of(Drill("one", "", cannot), wrong=("R9: something",))
     assert [outcome.verdict for outcome in report.outcomes] == [Verdict.FAILED]
     assert not report.passed
+
+
+async def test_what_only_the_outside_checker_finds_fails_a_drill() -> None:
+    report = await report_of(Drill("one", "", done), outside=("money is gone",))
+    assert [outcome.verdict for outcome in report.outcomes] == [Verdict.FAILED]
+    assert report.to_json()["outside_violations"] == 1
+    assert report.to_json()["drills"][0]["outside_violations"] == ["money is gone"]
+
+
+async def test_a_drill_whose_system_fails_it_is_wrong_and_the_next_one_runs() -> None:
+    report = await report_of(Drill("one", "", breaks), Drill("two", "", done))
+    assert [outcome.verdict for outcome in report.outcomes] == [Verdict.FAILED, Verdict.PASSED]
+    assert report.outcomes[0].violations == ("not done: east did not start",)

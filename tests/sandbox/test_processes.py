@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +13,7 @@ import pytest
 
 from twophase.sandbox.errors import ProcessFailed
 from twophase.sandbox.guardian import Guardian
+from twophase.sandbox.life import Watcher, nobody
 from twophase.sandbox.ports import LOOPBACK, free_port, is_taken
 from twophase.sandbox.processes import Program, clean_environment
 
@@ -22,11 +25,11 @@ def make(tmp_path: Path) -> Iterator[Make]:
     """Makes a coordinator's program, with further options."""
     with Guardian(grace=1.0) as guardian:
 
-        def program(*options: str, name: str = "coordinator") -> Program:
+        def program(*options: str, name: str = "coordinator", watcher: Watcher = nobody) -> Program:
             def command(listen: str) -> Sequence[str]:
                 return ["serve", "--journal", str(tmp_path / "journal"), "--listen", listen, *options]
 
-            return Program(name, command, guardian=guardian, directory=tmp_path)
+            return Program(name, command, guardian=guardian, directory=tmp_path, watcher=watcher)
 
         yield program
 
@@ -44,6 +47,22 @@ async def test_a_killed_program_comes_back_at_its_address(make: Make) -> None:
     assert await program.stop() == 0
     assert await program.stop() == 0
     assert not is_taken(int(address.rpartition(":")[2]))
+
+
+async def test_a_watcher_is_told_what_becomes_of_a_program_also_when_it_ends_by_itself(make: Make) -> None:
+    told: list[tuple[str, str]] = []
+    program = make(watcher=lambda who, what: told.append((who, what)))
+    await program.start()
+    program.signal(signal.SIGSTOP)
+    program.signal(signal.SIGCONT)
+    os.kill(program.pid, signal.SIGKILL)
+    while program.is_running:
+        await asyncio.sleep(0.001)
+    assert told == [("coordinator", what) for what in ("starting", "up", "frozen", "up", "down")]
+    told.clear()
+    await program.start()
+    await program.stop()
+    assert told == [("coordinator", what) for what in ("starting", "up", "stopping", "down")]
 
 
 async def test_a_program_that_ends_while_starting_is_told_with_its_last_words(make: Make) -> None:

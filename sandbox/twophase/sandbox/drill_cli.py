@@ -1,6 +1,7 @@
 """The verb `twophase drill`: its options, its table, its exit codes.
 
-Lives here: what stands between a command line and `drill.run`. Must not live here: the drills. Imported when the verb
+Lives here: what stands between a command line and `drill.run`. Must not live here: the drills, and how they look on a
+screen (`drill.screen`) or a page (`drill.page`). Imported when the verb
 runs; what takes long to import, or starts threads, is imported later still.
 """
 
@@ -8,6 +9,8 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
@@ -17,12 +20,12 @@ from twophase.sandbox.signals import Failure, end_on_signals, run
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twophase.sandbox.drill.run import Outcome, Report
+    from twophase.sandbox.drill.run import Report
     from twophase.sandbox.drill.values import Drill
+    from twophase.sandbox.system import System
 
 VIOLATED: Final = 1
 WRONG_INPUT: Final = 2
-_VERDICTS: Final = {"passed": "ok", "failed": "WRONG", "skipped": "skipped"}
 
 
 def drill(
@@ -30,7 +33,7 @@ def drill(
         str | None, typer.Option(metavar="PATTERN", help="Only drills whose name matches, such as 'participant.*'.")
     ] = None,
     quick: Annotated[  # noqa: FBT002 - an option of a command line
-        bool, typer.Option("--quick", help="Only those that matter most, in about a minute.")
+        bool, typer.Option("--quick", help="Only those that matter most, in about two minutes.")
     ] = False,
     list_: Annotated[  # noqa: FBT002 - an option of a command line
         bool, typer.Option("--list", help="Say which drills there are, and run none.")
@@ -38,12 +41,26 @@ def drill(
     json_: Annotated[  # noqa: FBT002 - an option of a command line
         bool, typer.Option("--json", help="Print one JSON object, and nothing else, on standard output.")
     ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write a page with a timeline of every drill; it needs nothing else.", dir_okay=False
+        ),
+    ] = None,
+    keep_logs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIRECTORY",
+            help="Copy the logs of all processes there. Without it they are kept only if something is wrong.",
+            file_okay=False,
+        ),
+    ] = None,
 ) -> None:
     """Kill real processes under load, at every point, and check that nothing is lost and nothing stays in doubt.
 
     Starts a coordinator and four banks on three Postgres servers, moves money between them, kills, freezes and
-    restarts, and compares what the clients were told with what every database holds. The exit code is 0 only if nothing
-    is wrong and every point was really hit.
+    restarts them and cuts their connections, and compares what the clients were told with what every database holds.
+    The exit code is 0 only if nothing is wrong and every point was really hit.
     """
     from twophase.sandbox.drill.catalogue import catalogue
 
@@ -55,33 +72,72 @@ def drill(
         for each in chosen:
             typer.echo(f"{each.name:{width}}  {each.about}")
         return
-    report = run(_run(chosen, as_json=json_))
+    report = run(_run(chosen, as_json=json_, logs=keep_logs))
     if isinstance(report, Failure):
         _fail(report.message, report.code)
-    if json_:
-        typer.echo(json.dumps(report.to_json()))
-    else:
-        _show(report)
+    _tell(report, as_json=json_, html=html)
     raise typer.Exit(0 if report.passed else VIOLATED)
 
 
-async def _run(chosen: Sequence[Drill], *, as_json: bool) -> Report:
+async def _run(chosen: Sequence[Drill], *, as_json: bool, logs: Path | None) -> Report:
     """Runs them. The guardian comes before anything that starts threads."""
     from twophase.sandbox.guardian import Guardian
 
     end_on_signals()
     with Guardian() as guardian:
+        from rich.console import Console
+
         from twophase.sandbox.drill.crowd import SLOTS
         from twophase.sandbox.drill.run import run_drills
+        from twophase.sandbox.drill.screen import Progression
+        from twophase.sandbox.drill.setting import setting_of
         from twophase.sandbox.drill.stage import Stage, bank_services
         from twophase.sandbox.system import System
 
-        if not as_json:
-            typer.echo(f"{len(chosen)} drills on a coordinator, four banks and three Postgres servers ...", err=True)
-        async with System(
-            bank_services(), postgres={"max_prepared_transactions": str(SLOTS)}, guardian=guardian
-        ) as system:
-            return await run_drills(Stage(system), chosen, (lambda _: None) if as_json else _tell)
+        progress = Progression(Console(stderr=True, highlight=False), len(chosen), quiet=as_json)
+        with progress.shown():
+            slots = {"max_prepared_transactions": str(SLOTS)}
+            async with System(bank_services(), postgres=slots, guardian=guardian) as system:
+                is_right = False
+                try:
+                    setting = setting_of(system)
+                    begins, ended = progress.begins, progress.ended
+                    report = await run_drills(Stage(system), chosen, ended, on_begin=begins, setting=setting)
+                    is_right = report.passed
+                finally:
+                    _keep_logs(system, logs, is_right=is_right)
+                return report
+
+
+def _keep_logs(system: System, to: Path | None, *, is_right: bool) -> None:
+    """They go with the system; what went wrong is told in them."""
+    from twophase.sandbox.drill.screen import keep_logs
+
+    if to is None and is_right:
+        return
+    where = to or Path(tempfile.mkdtemp(prefix="twophase-drill-"))
+    try:
+        keep_logs(system, where)
+    except OSError as error:
+        typer.echo(f"twophase drill: the logs could not be kept: {error}", err=True)
+    else:
+        typer.echo(f"the logs of all processes are in {where}", err=True)
+
+
+def _tell(report: Report, *, as_json: bool, html: Path | None) -> None:
+    from twophase.sandbox.drill import page, screen
+
+    if as_json:
+        typer.echo(json.dumps(report.to_json()))
+    else:
+        screen.show(screen.screen(), report)
+    if html is not None:
+        try:
+            html.parent.mkdir(parents=True, exist_ok=True)
+            html.write_text(page.html(report), encoding="utf-8")
+        except OSError as error:
+            _fail(f"the page could not be written: {error}", WRONG_INPUT)
+        typer.echo(f"the timelines are in {html}", err=True)
 
 
 def _matches(name: str, pattern: str | None) -> bool:
@@ -89,30 +145,6 @@ def _matches(name: str, pattern: str | None) -> bool:
     if pattern is None:
         return True
     return fnmatch.fnmatchcase(name, pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*")
-
-
-def _tell(outcome: Outcome) -> None:
-    recovered = "" if outcome.recovery_ms is None else f"{outcome.recovery_ms:.0f} ms"
-    typer.echo(f"  {_VERDICTS[outcome.verdict.value]:7}  {outcome.drill.name:60} {recovered:>9}")
-    if outcome.skipped:
-        typer.echo(f"           {outcome.skipped}")
-    for violation in outcome.violations:
-        typer.echo(f"           {violation}")
-
-
-def _show(report: Report) -> None:
-    summary = report.to_json()
-    typer.echo("")
-    drills = f"{len(report.outcomes)} drills"
-    if summary["drills_skipped"]:
-        drills += f" ({summary['drills_skipped']} skipped)"
-    typer.echo(f"{drills}, {summary['violations']} violations, {report.in_doubt_left} in doubt")
-    typer.echo(f"{len(report.wanted & report.hit)} of {len(report.wanted)} crash points of these drills hit")
-    if summary["points_missed"]:
-        typer.echo(f"NOT HIT: {', '.join(summary['points_missed'])}")
-    if summary["recovery_ms_median"] is not None:
-        median, longest = summary["recovery_ms_median"], summary["recovery_ms_max"]
-        typer.echo(f"from ready to nothing in doubt: median {median:.0f} ms, longest {longest:.0f} ms")
 
 
 def _fail(message: str, code: int) -> NoReturn:

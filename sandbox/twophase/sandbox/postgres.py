@@ -21,6 +21,7 @@ from psycopg import sql
 from twophase.sandbox.binaries import Binaries
 from twophase.sandbox.errors import PostgresFailed
 from twophase.sandbox.guardian import Guardian
+from twophase.sandbox.life import Life, Watcher, nobody
 from twophase.sandbox.logs import tail_of
 from twophase.sandbox.ports import LOOPBACK, free_port
 from twophase.sandbox.users import Account
@@ -60,7 +61,8 @@ class Cluster:
     """One Postgres server with its own data directory, on a loopback port that it keeps over restarts.
 
     `Cluster(...)` runs initdb, `start` starts it; `make_all` does both for several at once. Roles log in with one
-    random password (`scram-sha-256`), so no other user of the machine gets in; a `dsn` contains it.
+    random password (`scram-sha-256`), so no other user of the machine gets in; a `dsn` contains it. `watcher` is told
+    what becomes of it.
     Blocking calls: in an event loop use `asyncio.to_thread`. Not safe to use from two threads at once.
     """
 
@@ -83,6 +85,7 @@ class Cluster:
         self._account.own(self.directory)
         self.data: Final = self.directory / "data"
         self.log: Final = self.directory / "log"
+        self.watcher: Watcher = nobody
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
         self._initdb()
@@ -134,9 +137,11 @@ class Cluster:
             if not chosen:
                 self._port = free_port()
             seen = self._log_size()
+            self._tell(Life.STARTING)
             self._launch()
             try:
                 self._wait_until_ready(end)
+                self._tell(Life.UP)
                 return
             except PostgresFailed:
                 said = self._log_since(seen)
@@ -153,6 +158,7 @@ class Cluster:
         process, self._process = self._process, None
         if process is None:
             return
+        self._tell(Life.STOPPING)
         process.send_signal(mode.value)
         try:
             process.wait(timeout)
@@ -164,6 +170,7 @@ class Cluster:
                 f" A client may hold a connection open. {self._tail()}"
             ) from error
         finally:
+            self._tell(Life.DOWN)
             self._guardian.forget(process)
 
     def restart(self, mode: StopMode = StopMode.FAST, *, settings: Mapping[str, str] | None = None) -> None:
@@ -279,6 +286,9 @@ class Cluster:
         with self.log.open("rb") as log:
             log.seek(position)
             return log.read().decode(errors="replace")
+
+    def _tell(self, life: Life) -> None:
+        self.watcher(f"Postgres {self.name}", life.value)
 
     def _tail(self) -> str:
         return tail_of(self.log)

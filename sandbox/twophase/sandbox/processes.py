@@ -19,12 +19,14 @@ from typing import Final
 
 from twophase.sandbox.errors import ProcessFailed
 from twophase.sandbox.guardian import Guardian
+from twophase.sandbox.life import Life, Watcher, nobody
 from twophase.sandbox.logs import tail_of
 from twophase.sandbox.ports import LOOPBACK, free_port, is_taken
 
 TWOPHASE: Final = (sys.executable, "-m", "twophase.coordinator.cli")
 _READY: Final = re.compile(rb"^twophase .* is ready on (\S+):(\d+)( \(.*\))?$", re.MULTILINE)
 _STANDS_BY: Final = re.compile(rb"^twophase .* stands by: .*$", re.MULTILINE)
+_BECOMES: Final = {signal.SIGSTOP: Life.FROZEN, signal.SIGCONT: Life.UP, signal.SIGTERM: Life.STOPPING}
 _POLL: Final = 0.01
 _PORT_TRIES: Final = 5
 
@@ -41,7 +43,8 @@ class Program:
 
     `command` gets the address to listen on and returns the arguments behind `twophase`. The port is chosen at the first
     start and kept, so that a program that is started again is found where it was; `port` is one to share with another
-    program. `environment` and `wrapper`, a command that runs the program, may be changed between starts.
+    program. `environment` and `wrapper`, a command that runs the program, may be changed between starts. `watcher` is
+    told what becomes of it, an end by itself when somebody asks whether it is running.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Program:
         directory: Path,
         environment: Mapping[str, str] | None = None,
         port: int = 0,
+        watcher: Watcher = nobody,
     ) -> None:
         self.name: Final = name
         self.environment: dict[str, str] = dict(environment or {})
@@ -65,6 +69,8 @@ class Program:
         self._process: subprocess.Popen[bytes] | None = None
         self._port = port
         self._bound = port != 0
+        self._watcher = watcher
+        self._life = Life.DOWN
 
     @property
     def address(self) -> str:
@@ -89,7 +95,10 @@ class Program:
     @property
     def is_running(self) -> bool:
         """True between `start` and `stop`, unless it ended by itself. A stopped (SIGSTOP) process is running."""
-        return self._process is not None and self._process.poll() is None
+        if self._process is not None and self._process.poll() is None:
+            return True
+        self._becomes(Life.DOWN)
+        return False
 
     async def start(self, *, timeout: float = 30.0) -> None:
         """Starts it and waits for its ready line, at most `timeout` seconds. Raises `ProcessFailed`."""
@@ -111,6 +120,7 @@ class Program:
                     continue
                 raise
             self._bound = True
+            self._becomes(Life.UP)
             return
 
     async def stand_by(self, *, timeout: float = 30.0) -> None:
@@ -120,10 +130,12 @@ class Program:
         """
         self._launch()
         await self._wait_for_line(_STANDS_BY, time.monotonic() + timeout)
+        self._becomes(Life.STANDING_BY)
 
     async def become_ready(self, *, timeout: float = 30.0) -> None:
         """Waits until one that stood by has taken over. Raises `ProcessFailed`."""
         await self._wait_for_line(_READY, time.monotonic() + timeout)
+        self._becomes(Life.UP)
 
     async def stop(self, *, timeout: float = 15.0) -> int:
         """Asks it to stop (SIGTERM) and waits; kills it after `timeout` seconds. Returns its exit code.
@@ -161,14 +173,23 @@ class Program:
                 raise TimeoutError(f"{self.name} is still running")
             await asyncio.sleep(_POLL)
         self._process = None
+        self._becomes(Life.DOWN)
         self._guardian.forget(process)
         return int(process.returncode)
 
     def signal(self, number: signal.Signals) -> None:
         """Sends it a signal, for example SIGSTOP or SIGCONT. Raises `ProcessFailed` if it was not started."""
         self._running().send_signal(number)
+        if number in _BECOMES:
+            self._becomes(_BECOMES[number])
+
+    def _becomes(self, life: Life) -> None:
+        if life is not self._life:
+            self._life = life
+            self._watcher(self.name, life.value)
 
     def _launch(self) -> None:
+        self._becomes(Life.STARTING)
         self._output.unlink(missing_ok=True)
         self._process = self._guardian.start(
             [*self.wrapper, *TWOPHASE, *self._command(self.address)],

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from twophase.sandbox.errors import SandboxError
+from twophase.sandbox.life import Watcher, nobody
 from twophase.sandbox.ports import LOOPBACK, free_port
 
 # Closed with this, a connection ends by a reset.
@@ -42,11 +43,12 @@ class Flow(Enum):
 class Network:
     """How the network is. `requests` flow to the server, `replies` back. All durations are in seconds.
 
-    The delays are those of each direction. `is_cut`: connections are reset, and new ones refused. `replies_for`: how
-    long a new connection gets its replies all the same, so that it comes about. `reset_after`: how long after the first
-    lost bytes a connection is reset.
+    `name` says it in words. The delays are those of each direction. `is_cut`: connections are reset, and new ones
+    refused. `replies_for`: how long a new connection gets its replies all the same, so that it comes about.
+    `reset_after`: how long after the first lost bytes a connection is reset.
     """
 
+    name: str
     requests: Flow = Flow.PASSES
     replies: Flow = Flow.PASSES
     request_delay: float = 0.0
@@ -56,40 +58,43 @@ class Network:
     reset_after: float | None = None
 
 
-WHOLE: Final = Network()
-CUT: Final = Network(is_cut=True)
+WHOLE: Final = Network("whole")
+CUT: Final = Network("cut", is_cut=True)
 """Connections are reset, and new ones refused."""
-BLACKHOLE: Final = Network(Flow.SWALLOWED, Flow.SWALLOWED)
+BLACKHOLE: Final = Network("silent", Flow.SWALLOWED, Flow.SWALLOWED)
 """Connections stay, new ones are accepted, and nothing arrives, in either direction."""
-HELD: Final = Network(Flow.HELD, Flow.HELD)
+HELD: Final = Network("held up", Flow.HELD, Flow.HELD)
 """Nothing arrives until the network is whole; then everything does, late."""
-REQUESTS_ONLY: Final = Network(replies=Flow.SWALLOWED)
+REQUESTS_ONLY: Final = Network("requests only", replies=Flow.SWALLOWED)
 """One-way: requests arrive and take effect; nothing comes back."""
-REPLIES_ONLY: Final = Network(requests=Flow.SWALLOWED)
+REPLIES_ONLY: Final = Network("replies only", requests=Flow.SWALLOWED)
 """One-way: what the server sends arrives; nothing reaches it."""
 
 
 def delayed(seconds: float) -> Network:
     """Everything arrives, in each direction so much later."""
-    return Network(request_delay=seconds, reply_delay=seconds)
+    return Network(f"{seconds:g} s late", request_delay=seconds, reply_delay=seconds)
 
 
 def replies_dropped(*, replies_for: float = 0.3, reset_after: float = 0.2) -> Network:
     """Requests arrive and take effect, answers do not come back, and then the connection is reset. A new one works for
     a moment and goes the same way.
     """
-    return Network(replies=Flow.SWALLOWED, replies_for=replies_for, reset_after=reset_after)
+    return Network("answers lost", replies=Flow.SWALLOWED, replies_for=replies_for, reset_after=reset_after)
 
 
 class Proxy:
     """Forwards connections from a loopback port of its own to `target` (`host:port`), as the network is at the moment.
 
     An asynchronous context manager: at its end the port and all connections are closed. Everything runs in the event
-    loop, without threads. `target` may be changed; that holds for new connections.
+    loop, without threads. `target` may be changed; that holds for new connections. `watcher` is told, under the name
+    `name`, what becomes of the network.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, name: str = "network", watcher: Watcher = nobody) -> None:
         self.target = target
+        self._name = name
+        self._watcher = watcher
         self._network = WHOLE
         self._port = 0
         self._server: asyncio.Server | None = None
@@ -142,6 +147,8 @@ class Proxy:
 
         Raises `SandboxError` if the port was taken while it was cut.
         """
+        if network != self._network:
+            self._watcher(self._name, network.name)
         self._network = network
         self._touched = 0
         if network.is_cut:

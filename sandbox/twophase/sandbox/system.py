@@ -19,6 +19,7 @@ import psycopg
 from twophase.coordinator.client import AsyncClient, TwophaseError
 from twophase.sandbox.errors import ProcessFailed
 from twophase.sandbox.guardian import Guardian
+from twophase.sandbox.life import Watcher, nobody
 from twophase.sandbox.logs import tail_of
 from twophase.sandbox.postgres import Cluster, make_all
 from twophase.sandbox.processes import Program
@@ -53,7 +54,8 @@ class System:
 
     `postgres` are settings for every cluster, `coordinator_options` further arguments of `twophase serve`. A `guardian`
     that is given is closed by whoever gave it. `clusters`, `participants` (by name) and `coordinator` may be stopped,
-    killed and started again by themselves; `journal` may be moved while the coordinator is down.
+    killed and started again by themselves; `journal` may be moved while the coordinator is down. `watcher` is
+    told what becomes of each of them.
     """
 
     def __init__(
@@ -80,8 +82,10 @@ class System:
             guardian=self.guardian,
             directory=self.directory,
             environment=coordinator_environment,
+            watcher=self._tell,
         )
         self._postgres = postgres
+        self.watcher: Watcher = nobody
         self._advertised: dict[str, str] = {}
         self._databases_at: dict[str, str] = {}
 
@@ -111,6 +115,7 @@ class System:
             directory=self.directory,
             environment=self.coordinator.environment,
             port=self.coordinator.port,
+            watcher=self._tell,
         )
 
     async def __aenter__(self) -> Self:
@@ -134,6 +139,8 @@ class System:
         """Makes the clusters, all at once, and in them every service's role, database and tables."""
         names = dict.fromkeys(service.cluster_name for service in self.services.values())
         self.clusters = await asyncio.to_thread(make_all, names, guardian=self.guardian, settings=self._postgres)
+        for cluster in self.clusters.values():
+            cluster.watcher = self._tell
         await asyncio.gather(*(asyncio.to_thread(self._make_database, service) for service in self.services.values()))
 
     async def start_processes(self) -> None:
@@ -164,6 +171,10 @@ class System:
         if self._owns_guardian:
             self.guardian.close()
 
+    def proxy_to_coordinator(self) -> Proxy:
+        """A proxy for clients, to be entered."""
+        return Proxy(self.address, name=f"clients - {COORDINATOR}", watcher=self._tell)
+
     @contextlib.asynccontextmanager
     async def proxy_to_participant(self, service: str) -> AsyncIterator[Proxy]:
         """In the block the coordinator reaches a participant through the proxy. Raises `ProcessFailed`.
@@ -171,7 +182,8 @@ class System:
         The network must be whole at the block's end. Nothing is restarted; what is restarted in the block stays behind
         the proxy.
         """
-        async with Proxy(self.participants[service].address) as proxy:
+        name = f"{COORDINATOR} - {service}"
+        async with Proxy(self.participants[service].address, name=name, watcher=self._tell) as proxy:
             self._advertised[service] = proxy.address
             await self._register(service)
             try:
@@ -187,7 +199,9 @@ class System:
         Raises `ProcessFailed`.
         """
         program = self.participants[service]
-        async with Proxy(self.cluster_of(service).address) as proxy:
+        cluster = self.cluster_of(service)
+        name = f"{service} - Postgres {cluster.name}"
+        async with Proxy(cluster.address, name=name, watcher=self._tell) as proxy:
             self._databases_at[service] = proxy.address
             await program.restart()
             try:
@@ -195,6 +209,9 @@ class System:
             finally:
                 del self._databases_at[service]
                 await program.restart()
+
+    def _tell(self, who: str, what: str) -> None:
+        self.watcher(who, what)
 
     async def _registered(self) -> None:
         for name in self.participants:
@@ -237,4 +254,5 @@ class System:
             guardian=self.guardian,
             directory=self.directory,
             environment={"PGPASSWORD": cluster.password, **service.environment},
+            watcher=self._tell,
         )

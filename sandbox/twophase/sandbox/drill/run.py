@@ -15,7 +15,9 @@ from typing import Any, Final
 
 from twophase.contract.crashpoints import CrashPoint
 from twophase.sandbox.drill.load import Told
+from twophase.sandbox.drill.setting import Setting
 from twophase.sandbox.drill.stage import NotHit, Skipped, Stage
+from twophase.sandbox.drill.timeline import Timeline
 from twophase.sandbox.drill.values import Drill
 from twophase.sandbox.errors import SandboxError
 
@@ -34,7 +36,8 @@ class Verdict(Enum):
 class Outcome:
     """How one drill ended. `recovery_ms` is from the last ready line until nothing of before was in doubt.
 
-    `skipped` is why it could not be run, or empty. `figures` are what it measured besides, by name.
+    `violations` are what the checker found, and `outside` what the outside checker did. `skipped` is why it could not
+    be run, or empty. `figures` are what it measured besides, by name.
     """
 
     drill: Drill
@@ -44,13 +47,36 @@ class Outcome:
     recovery_ms: float | None
     skipped: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
+    outside: tuple[str, ...] = ()
+    timeline: Timeline = field(default_factory=Timeline)
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        """Everything that is wrong, in words."""
+        return self.violations + tuple(f"outside: {each}" for each in self.outside)
 
     @property
     def verdict(self) -> Verdict:
         """What is wrong counts in a drill that was skipped, too."""
-        if self.violations:
+        if self.wrong:
             return Verdict.FAILED
         return Verdict.SKIPPED if self.skipped else Verdict.PASSED
+
+    def to_json(self) -> dict[str, Any]:
+        """The outcome as JSON can hold it."""
+        return {
+            "name": self.drill.name,
+            "about": self.drill.about,
+            "outcome": self.verdict.value,
+            "reason": self.skipped or None,
+            "violations": list(self.violations),
+            "outside_violations": list(self.outside),
+            "seconds": round(self.seconds, 2),
+            "recovery_ms": None if self.recovery_ms is None else round(self.recovery_ms, 1),
+            "figures": {name: round(figure, 3) for name, figure in self.figures.items()},
+            **self.told,
+            **self.timeline.to_json(),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +87,8 @@ class Report:
     hit: frozenset[CrashPoint]
     wanted: frozenset[CrashPoint]
     in_doubt_left: int
+    seconds: float = 0.0
+    setting: Setting = field(default_factory=Setting)
 
     @property
     def passed(self) -> bool:
@@ -83,35 +111,38 @@ class Report:
             "drills_failed": self.count(Verdict.FAILED),
             "drills_skipped": self.count(Verdict.SKIPPED),
             "violations": sum(len(outcome.violations) for outcome in self.outcomes),
+            "outside_violations": sum(len(outcome.outside) for outcome in self.outcomes),
             "in_doubt_left": self.in_doubt_left,
             "recovery_ms_median": round(statistics.median(times), 1) if times else None,
             "recovery_ms_max": round(max(times), 1) if times else None,
-            "drills": [
-                {
-                    "name": outcome.drill.name,
-                    "outcome": outcome.verdict.value,
-                    "reason": outcome.skipped or None,
-                    "violations": list(outcome.violations),
-                    "seconds": round(outcome.seconds, 2),
-                    "recovery_ms": None if outcome.recovery_ms is None else round(outcome.recovery_ms, 1),
-                    "figures": {name: round(figure, 3) for name, figure in outcome.figures.items()},
-                    **outcome.told,
-                }
-                for outcome in self.outcomes
-            ],
+            "started": self.setting.started,
+            "seconds": round(self.seconds, 1),
+            "machine": self.setting.machine,
+            "versions": dict(self.setting.versions),
+            "drills": [outcome.to_json() for outcome in self.outcomes],
         }
 
 
-async def run_drills(stage: Stage, drills: Sequence[Drill], on_outcome: Callable[[Outcome], None]) -> Report:
+async def run_drills(
+    stage: Stage,
+    drills: Sequence[Drill],
+    on_outcome: Callable[[Outcome], None],
+    *,
+    on_begin: Callable[[Drill], None] = lambda _: None,
+    setting: Setting | None = None,
+) -> Report:
     """Runs them in order. A drill that fails does not keep the next one from running."""
+    started = time.monotonic()
     outcomes = []
     for seed, drill in enumerate(drills, start=1):
+        on_begin(drill)
         outcome = await _run(stage, drill, seed)
         outcomes.append(outcome)
         on_outcome(outcome)
     wanted = frozenset(point for each in outcomes if not each.skipped for point in each.drill.points)
     left = sum(len(gids) for gids in stage.left().values())
-    return Report(tuple(outcomes), frozenset(stage.hit), wanted, left)
+    took = time.monotonic() - started
+    return Report(tuple(outcomes), frozenset(stage.hit), wanted, left, took, setting or Setting())
 
 
 async def _run(stage: Stage, drill: Drill, seed: int) -> Outcome:
@@ -119,25 +150,36 @@ async def _run(stage: Stage, drill: Drill, seed: int) -> Outcome:
     measured = len(stage.recoveries)
     wrong: list[str] = []
     skipped = ""
-    async with stage.load(seed) as load:
-        await _some_load()
-        try:
-            await drill.act(stage)
-        except NotHit as error:
-            wrong.append(f"not hit: {error}")
-        except Skipped as reason:
-            skipped = str(reason)
-        except SandboxError as error:
-            wrong.append(f"not done: {error}")
-        await stage.disarm()
-        await _some_load()
-    await load.settle(stage.system.address)
-    await stage.rest()
+    async with stage.recording():
+        async with stage.load(seed) as load:
+            await _some_load()
+            try:
+                await drill.act(stage)
+            except NotHit as error:
+                wrong.append(f"not hit: {error}")
+            except Skipped as reason:
+                skipped = str(reason)
+            except SandboxError as error:
+                wrong.append(f"not done: {error}")
+            await stage.disarm()
+            await _some_load()
+        await load.settle(stage.system.address)
+        await stage.rest()
+        timeline = stage.recorder.timeline(load.record.answers)
     wrong.extend(stage.verdict(load))
+    outside = await stage.outside_verdict()
     stage.forget()
-    told = {told.value: load.record.count()[told] for told in Told}
-    recovery = max(stage.recoveries[measured:], default=None)
-    return Outcome(drill, tuple(wrong), told, time.monotonic() - started, recovery, skipped, stage.take_figures())
+    return Outcome(
+        drill,
+        tuple(wrong),
+        {told.value: load.record.count()[told] for told in Told},
+        time.monotonic() - started,
+        max(stage.recoveries[measured:], default=None),
+        skipped,
+        stage.take_figures(),
+        outside,
+        timeline,
+    )
 
 
 async def _some_load() -> None:

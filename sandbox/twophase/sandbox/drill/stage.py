@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -16,10 +19,13 @@ from typing import Final
 from twophase.contract.crashpoints import VARIABLE, CrashPoint
 from twophase.coordinator.client import AsyncClient
 from twophase.sandbox.bank import CLUSTERS, EMPTY, FILL, NAMES, SCHEMA
+from twophase.sandbox.drill import outside
 from twophase.sandbox.drill.check import prepared, read_books, violations
 from twophase.sandbox.drill.load import Load
+from twophase.sandbox.drill.timeline import DONE, IN_DOUBT, RECOVERY, Recorder
 from twophase.sandbox.errors import ProcessFailed, SandboxError
-from twophase.sandbox.processes import Program
+from twophase.sandbox.life import Life
+from twophase.sandbox.processes import Program, clean_environment
 from twophase.sandbox.proxy import WHOLE, Network, Proxy
 from twophase.sandbox.system import Service, System
 
@@ -27,6 +33,7 @@ COORDINATOR: Final = "coordinator"
 _DIE_SECONDS: Final = 15.0
 _REST_SECONDS: Final = 20.0
 _POLL: Final = 0.005
+_CHECK_SECONDS: Final = 60.0
 _LOCK_MS: Final = 5_000
 _TARGET: Final = "twophase.sandbox.bank"
 
@@ -58,6 +65,7 @@ class Stage:
     armed: dict[str, int] = field(default_factory=dict)
     recoveries: list[float] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
+    recorder: Recorder = field(default_factory=Recorder)
     _running: Load | None = None
     _front: Proxy | None = None
 
@@ -78,9 +86,25 @@ class Stage:
         return self.system.coordinator if name == COORDINATOR else self.system.participants[name]
 
     @contextlib.asynccontextmanager
+    async def recording(self) -> AsyncIterator[None]:
+        """Whatever happens in the block is in `recorder`'s timeline."""
+        programs = (self.system.coordinator, *self.system.participants.values())
+        if self.system.watcher != self.recorder.watch:
+            self.system.watcher = self.recorder.watch
+            for who in (*(program.name for program in programs), *self._servers()):
+                self.recorder.watch(who, Life.UP.value)
+
+        def look() -> None:
+            for program in programs:
+                _ = program.is_running  # asked, it finds out, and tells the watcher
+
+        async with self.recorder.recording(self.system.clusters.values(), look):
+            yield
+
+    @contextlib.asynccontextmanager
     async def load(self, seed: int) -> AsyncIterator[Load]:
         """Clients at work while the block runs; at its end everyone gets an answer, if there is one."""
-        async with Proxy(self.system.address) as self._front:
+        async with self.system.proxy_to_coordinator() as self._front:
             load = self._running = Load(self._front.address, clients=self.clients, seed=seed)
             sending = asyncio.create_task(load.run())
             try:
@@ -140,7 +164,9 @@ class Stage:
     async def measure(self) -> None:
         """How long it takes until what is prepared now is not prepared any more, in milliseconds."""
         started = time.monotonic()
+        self.recorder.watch(RECOVERY, IN_DOUBT)
         await asyncio.gather(*(asyncio.to_thread(self._until_gone, bank) for bank in NAMES))
+        self.recorder.watch(RECOVERY, DONE)
         self.recoveries.append((time.monotonic() - started) * 1000)
 
     async def under(self, proxy: Proxy, network: Network, *, seconds: float) -> None:
@@ -182,6 +208,23 @@ class Stage:
         """What the checker finds, with the system at rest."""
         return violations(load.record, read_books(self.system.connect))
 
+    async def outside_verdict(self) -> tuple[str, ...]:
+        """What somebody finds who knows only the databases, in a process of his own. The system must be at rest."""
+        databases = "".join(f"{bank}={self.system.dsn(bank)}\n" for bank in NAMES)
+        checked = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-I", outside.__file__],
+            input=databases,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_CHECK_SECONDS,
+            env=clean_environment(),
+        )
+        if checked.returncode not in (0, 1):
+            return (f"it failed ({checked.returncode}): {checked.stderr.strip()}",)
+        return tuple(json.loads(checked.stdout))
+
     def left(self) -> dict[str, tuple[str, ...]]:
         """What is prepared now, by bank."""
         found = {}
@@ -197,6 +240,9 @@ class Stage:
                 connection.execute(f"SET lock_timeout = {_LOCK_MS}")  # what is still prepared would bar it for ever
                 connection.execute(EMPTY)
                 connection.execute(FILL.encode())
+
+    def _servers(self) -> tuple[str, ...]:
+        return tuple(f"Postgres {name}" for name in self.system.clusters)
 
     def _until_gone(self, bank: str) -> None:
         end = time.monotonic() + _REST_SECONDS
