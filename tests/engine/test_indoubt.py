@@ -389,7 +389,7 @@ async def test_what_is_decided_and_waited_for_is_a_warning(world: World) -> None
         world.payment.lose_answers.clear()
         await running
     assert check.result == WARNING
-    assert check.finding == "1 transactions are decided and not finished everywhere yet; waited for: payment"
+    assert check.finding == "decided and not finished everywhere yet: 1; waited for: payment"
 
 
 async def test_a_heuristic_outcome_is_a_warning(world: World) -> None:

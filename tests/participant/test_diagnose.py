@@ -236,9 +236,9 @@ def test_own_branches_are_told_once_they_are_old(database: Database, monkeypatch
 
     old = checks(database)["old branches"]
 
-    assert (young.result, young.finding[:34]) == (OK, "2 of this coordinator's branches a")
+    assert (young.result, young.finding) == (OK, "prepared here by this coordinator: 2, for longer than a minute: 0")
     assert old.result == WARNING
-    assert old.finding.startswith("2 of this coordinator's branches")
+    assert "for longer than a minute: 2; the oldest, " in old.finding
     assert str(gid_of(1)) in old.finding
     assert "twophase indoubt" in old.remedy
 
@@ -267,7 +267,7 @@ def test_r9_foreign_prepared_transactions_are_told_and_never_touched(
 
     assert young.result == OK
     assert old.result == WARNING
-    assert old.finding.startswith("2 on this server, never touched by twophase; the oldest, 'an_order' in database ")
+    assert old.finding.startswith("on this server: 2, never touched by twophase; the oldest, 'an_order' in database ")
     assert f"{elsewhere.name!r}" in old.finding
     assert "of another program, owned by 'postgres'" in old.finding
     with elsewhere.connect() as connection:

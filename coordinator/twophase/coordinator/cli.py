@@ -53,6 +53,16 @@ _VERBS: Final = {
         "twophase.coordinator.operator.tx_cli:tx_app",
         "coordinator",
     ),
+    "indoubt": _Verb(
+        "Show every branch that is prepared and not finished: what it waits for, and who waits for it.",
+        "twophase.coordinator.operator.indoubt_cli:indoubt",
+        "coordinator",
+    ),
+    "doctor": _Verb(
+        "Check the coordinator, its journal and every participant: a line each, OK or what to type.",
+        "twophase.coordinator.operator.doctor_cli:doctor",
+        "coordinator",
+    ),
     "demo": _Verb(
         "Run orders through four services with four databases, and check that every one is everywhere or nowhere.",
         "twophase.sandbox.cli:demo",

@@ -215,10 +215,11 @@ def _standbys(connection: _Connection) -> _Finding:
 def _old_branches(connection: _Connection, journal_id: str) -> _Finding:
     own = [row for row in _prepared(connection) if _journal_of(row[0]) == journal_id and row[4]]
     old = [row for row in own if row[3] >= _OLD]
+    finding = f"prepared here by this coordinator: {len(own)}, for longer than a minute: {len(old)}"
     if not old:
-        return _OK, f"{len(own)} of this coordinator's branches are prepared here, none for longer than a minute", ""
+        return _OK, finding, ""
     gid, _, _, age, _ = old[0]
-    finding = f"{len(old)} of this coordinator's branches are prepared for longer than a minute, {gid} for {age:.0f} s"
+    finding += f"; the oldest, {gid}, for {age:.0f} s"
     return _WARNING, finding, _LOOK
 
 
@@ -229,7 +230,7 @@ def _foreign(connection: _Connection, journal_id: str) -> _Finding:
     gid, database, owner, age, _ = foreign[0]
     what = "of another coordinator" if _journal_of(gid) else "of another program"
     oldest = f"the oldest, {gid!r} in database {database!r}, is {age:.0f} s old, {what}, owned by {owner!r}"
-    finding = f"{len(foreign)} on this server, never touched by twophase; {oldest}"
+    finding = f"on this server: {len(foreign)}, never touched by twophase; {oldest}"
     if age < _OLD:
         return _OK, finding, ""
     return _WARNING, finding, "ask whoever prepares transactions there; SELECT * FROM pg_prepared_xacts; lists them"

@@ -28,6 +28,8 @@ from twophase.v1 import participant_pb2, types_pb2
 _QUERY: Final = 1_000  # characters of a statement that are told
 _MOST_WAITERS: Final = 1_000  # sessions whose place in the queue is asked for; each question locks the table of locks
 
+_ALL_JOURNALS: Final = {"low": "tp-", "high": "tp."}  # '.' follows '-' in ASCII
+
 # The prepared branches in one range of names, here: name, transaction id, age in seconds by the database's own clock,
 # owner, and how many transaction ids were given out since.
 BRANCHES: Final[LiteralString] = """
@@ -146,8 +148,8 @@ class _Branch:
     locks: list[Lock] = field(default_factory=list)
 
 
-def observe(dsn: str, participant: str, journal_id: str) -> Observation:
-    """Looks once, over a connection of its own. Blocks, for some seconds at most.
+def observe(dsn: str, participant: str, journal_id: str | None) -> Observation:
+    """Looks once, over a connection of its own. Blocks, for some seconds at most. None: the branches of every journal.
 
     Raises `OutcomeUnknown` if the database does not answer (ask again), and `NotReady` if it is a standby.
     """
@@ -165,8 +167,9 @@ def observe(dsn: str, participant: str, journal_id: str) -> Observation:
         ) from None
 
 
-def _branches(connection: psycopg.Connection[Any], journal_id: str) -> Iterator[_Branch]:
-    for name, transaction, age, owner, horizon_age in connection.execute(BRANCHES, range_of_journal(journal_id)):
+def _branches(connection: psycopg.Connection[Any], journal_id: str | None) -> Iterator[_Branch]:
+    names = _ALL_JOURNALS if journal_id is None else range_of_journal(journal_id)
+    for name, transaction, age, owner, horizon_age in connection.execute(BRANCHES, names):
         try:
             Gid.parse(name)
         except InvalidName:

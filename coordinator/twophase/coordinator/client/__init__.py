@@ -25,6 +25,17 @@ from twophase.coordinator.client.errors import (
     TransactionAborted,
     TwophaseError,
 )
+from twophase.coordinator.client.findings import (
+    Check,
+    CheckResult,
+    Diagnosis,
+    HeldLock,
+    InDoubt,
+    InDoubtBranch,
+    ParticipantDiagnosis,
+    Unanswered,
+    Waiter,
+)
 from twophase.coordinator.client.payloads import operation
 from twophase.coordinator.client.values import (
     Branch,
@@ -42,14 +53,21 @@ __all__ = [
     "AsyncClient",
     "Branch",
     "CallRejected",
+    "Check",
+    "CheckResult",
     "Committed",
     "CoordinatorUnavailable",
+    "Diagnosis",
     "Event",
+    "HeldLock",
+    "InDoubt",
+    "InDoubtBranch",
     "InvalidRequest",
     "NotFound",
     "Operation",
     "Outcome",
     "OutcomeUnknown",
+    "ParticipantDiagnosis",
     "Refusal",
     "RequestIdReused",
     "Result",
@@ -57,6 +75,8 @@ __all__ = [
     "Transaction",
     "TransactionAborted",
     "TwophaseError",
+    "Unanswered",
     "Wait",
+    "Waiter",
     "operation",
 ]

@@ -37,6 +37,7 @@ from twophase.coordinator.client.errors import (
     of_problem,
 )
 from twophase.coordinator.client.execution import FIRST_WAIT, LONGEST_WAIT, Closed, EpochMemory, Execution, Patience
+from twophase.coordinator.client.findings import Diagnosis, InDoubt, diagnosis_of, in_doubt_of
 from twophase.coordinator.client.values import (
     Committed,
     Operation,
@@ -54,6 +55,8 @@ _USUAL_DEADLINE: Final = 10.0
 _LONGEST_DEADLINE: Final = 60.0
 _SETTLING: Final = 30.0
 _PAGE: Final = 200
+# What a coordinator needs, in seconds, that asks all its participants while one of them is away.
+_LOOKING: Final = 20.0
 _WAITS: Final = {Wait.APPLIED: coordinator_pb2.WAIT_APPLIED, Wait.DECIDED: coordinator_pb2.WAIT_DECIDED}
 
 _Request = TypeVar("_Request")
@@ -183,6 +186,22 @@ class AsyncClient:
             if not token:
                 return
 
+    async def in_doubt(self) -> InDoubt:
+        """Every branch that is in doubt at this moment, and what the coordinator is doing about it. It asks all
+        participants, which takes seconds if one is away: for people who look, not for polling.
+
+        Raises `CoordinatorUnavailable`, and `CallRejected` if this coordinator does not offer it.
+        """
+        request = coordinator_pb2.ListInDoubtRequest()
+        return in_doubt_of(await self._read(lambda stub: stub.ListInDoubt, request, at_least=_LOOKING))
+
+    async def diagnose(self) -> Diagnosis:
+        """How the coordinator, its journal and every participant are; takes seconds if one is away. Raises as
+        `in_doubt`.
+        """
+        request = coordinator_pb2.CoordinatorDiagnoseRequest()
+        return diagnosis_of(await self._read(lambda stub: stub.Diagnose, request, at_least=_LOOKING))
+
     async def register(self, name: str, address: str) -> None:
         """Makes a participant known to the coordinator, durably. May be repeated; a new address replaces the old one.
 
@@ -204,8 +223,11 @@ class AsyncClient:
         self,
         method: Callable[[coordinator_pb2_grpc.CoordinatorAsyncStub], Method[_Request, _Response]],
         request: _Request,
+        *,
+        at_least: float = 0.0,
     ) -> _Response:
-        """A call that may be repeated whatever became of it: it is, until it is answered or `timeout` is over."""
+        """A call that may be repeated whatever became of it: it is, until it is answered or `timeout` is over. Each try
+        may take that long, or `at_least` seconds."""
         connection = self._connection()
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(CoordinatorUnavailable),
@@ -217,7 +239,7 @@ class AsyncClient:
         async def once() -> _Response:
             try:
                 await connection.ready(self._timeout)
-                return await connection.call(method(connection.stub), request, timeout=self._timeout)
+                return await connection.call(method(connection.stub), request, timeout=max(self._timeout, at_least))
             except TimeoutError as error:
                 raise CoordinatorUnavailable(f"the coordinator at {self._address} cannot be reached") from error
             except grpc.aio.AioRpcError as error:

@@ -191,7 +191,7 @@ def refusals_of(
     """The reasons in an answer, the one that decided first."""
     return tuple(
         Refusal(
-            kind=_name(types_pb2.RefusalKind, refusal.kind, "REFUSAL_KIND_"),
+            kind=name_of(types_pb2.RefusalKind, refusal.kind, "REFUSAL_KIND_"),
             code=refusal.code,
             message=refusal.message,
             retryable=refusal.retryable,
@@ -222,10 +222,10 @@ def transaction_of(message: coordinator_pb2.Transaction) -> Transaction:
         request_id=message.request_id,
         attempt=message.attempt,
         outcome=outcome_of(message.outcome),
-        decision=_name(types_pb2.Decision, message.decision, "DECISION_"),
+        decision=name_of(types_pb2.Decision, message.decision, "DECISION_"),
         applied=message.applied,
         branches=tuple(
-            Branch(branch.gid, branch.participant, _name(coordinator_pb2.BranchState, branch.state, "BRANCH_STATE_"))
+            Branch(branch.gid, branch.participant, name_of(coordinator_pb2.BranchState, branch.state, "BRANCH_STATE_"))
             for branch in message.branches
         ),
         refusals=refusals_of(message),
@@ -234,22 +234,22 @@ def transaction_of(message: coordinator_pb2.Transaction) -> Transaction:
 
 
 def _event_of(message: coordinator_pb2.TransactionEvent) -> Event:
-    kind = _name(coordinator_pb2.EventKind, message.kind, "EVENT_KIND_")
+    kind = name_of(coordinator_pb2.EventKind, message.kind, "EVENT_KIND_")
     return Event(
         position=message.position,
         at=message.at.ToDatetime(tzinfo=UTC),
         kind=kind,
         gid=message.gid,
         participant=message.participant,
-        vote=_name(types_pb2.Vote, message.vote, "VOTE_") if kind == "VOTED" else "",
-        decision=_name(types_pb2.Decision, message.decision, "DECISION_") if kind == "DECIDED" else "",
-        state=_name(coordinator_pb2.BranchState, message.state, "BRANCH_STATE_") if kind == "FINISHED" else "",
+        vote=name_of(types_pb2.Vote, message.vote, "VOTE_") if kind == "VOTED" else "",
+        decision=name_of(types_pb2.Decision, message.decision, "DECISION_") if kind == "DECIDED" else "",
+        state=name_of(coordinator_pb2.BranchState, message.state, "BRANCH_STATE_") if kind == "FINISHED" else "",
         outcome=outcome_of(message.outcome) if kind == "ENDED" else None,
         refusals=refusals_of(message),
     )
 
 
-def _name(kind: Any, number: int, prefix: str) -> str:
+def name_of(kind: Any, number: int, prefix: str) -> str:
     """An enum's name without its prefix; UNSPECIFIED for a number of a later version."""
     known = dict(zip(kind.values(), kind.keys(), strict=True))
     return str(known.get(number, f"{prefix}UNSPECIFIED")).removeprefix(prefix)

@@ -149,7 +149,7 @@ async def _unfinished(around: Surroundings, live: Live) -> types_pb2.Check:
             if part.attempts and part.number in running.state.open
         }
     )
-    finding = f"{len(unfinished)} transactions are decided and not finished everywhere yet"
+    finding = f"decided and not finished everywhere yet: {len(unfinished)}"
     if waited_for:
         finding += f"; waited for: {', '.join(waited_for)}"
         return _check("unfinished transactions", _WARNING, finding, "twophase indoubt  -- says what each waits for")
@@ -160,7 +160,7 @@ async def _heuristics(around: Surroundings) -> types_pb2.Check:
     found = await around.journal.heuristics()
     if not found:
         return _check("heuristic outcomes", _OK, "no branch ended against its transaction's decision")
-    finding = f"{len(found)} transactions have a branch that ended against the decision, the first is {found[0].txid}"
+    finding = f"transactions with a branch that ended against the decision: {len(found)}; the first is {found[0].txid}"
     remedy = "twophase indoubt  -- lists them; compare the databases, and put the data right by hand"
     return _check("heuristic outcomes", _WARNING, finding, remedy)
 
