@@ -45,6 +45,10 @@ class Scripted(coordinator_pb2_grpc.CoordinatorServicer):
     reads: list[Any] = field(default_factory=list)
     read_faults: list[Problem] = field(default_factory=list)
     transactions: list[coordinator_pb2.Transaction] = field(default_factory=list)
+    doubts: coordinator_pb2.ListInDoubtResponse = field(default_factory=coordinator_pb2.ListInDoubtResponse)
+    diagnosis: coordinator_pb2.CoordinatorDiagnoseResponse = field(
+        default_factory=coordinator_pb2.CoordinatorDiagnoseResponse
+    )
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     def _epoch(self) -> types_pb2.Epoch:
@@ -133,7 +137,19 @@ class Scripted(coordinator_pb2_grpc.CoordinatorServicer):
     async def Begin(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise NotImplementedError
 
-    Enlist = Vote = Commit = Rollback = ListInDoubt = Diagnose = Begin
+    Enlist = Vote = Commit = Rollback = Begin
+
+    async def ListInDoubt(  # noqa: N802
+        self, request: coordinator_pb2.ListInDoubtRequest, context: Any
+    ) -> coordinator_pb2.ListInDoubtResponse:
+        await self._read(request, context)
+        return self.doubts
+
+    async def Diagnose(  # noqa: N802
+        self, request: coordinator_pb2.CoordinatorDiagnoseRequest, context: Any
+    ) -> coordinator_pb2.CoordinatorDiagnoseResponse:
+        await self._read(request, context)
+        return self.diagnosis
 
 
 @contextlib.asynccontextmanager
