@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from twophase.coordinator import cli
 
-VERBS = ("serve", "tx", "indoubt", "doctor", "participant", "ledger", "demo")
+VERBS = ("serve", "tx", "indoubt", "doctor", "journal", "participant", "ledger", "demo")
 
 
 @pytest.fixture

@@ -63,6 +63,11 @@ _VERBS: Final = {
         "twophase.coordinator.operator.doctor_cli:doctor",
         "coordinator",
     ),
+    "journal": _Verb(
+        "Look at a coordinator's journal without a coordinator.",
+        "twophase.coordinator.operator.journal_cli:journal_app",
+        "coordinator",
+    ),
     "demo": _Verb(
         "Run orders through four services with four databases, and check that every one is everywhere or nowhere.",
         "twophase.sandbox.cli:demo",

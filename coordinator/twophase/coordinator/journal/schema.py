@@ -203,3 +203,24 @@ EVENTS_OF_NEWEST_UNFINISHED: Final = (
     " (SELECT txid FROM transactions WHERE txid < ? AND ended = 0 ORDER BY txid DESC LIMIT ?)"
     " ORDER BY txid DESC, position"
 )
+
+# --- looking at a file without a coordinator
+
+# The newest events.
+NEWEST_EVENTS: Final = "SELECT position, txid, at, kind, body FROM events ORDER BY position DESC LIMIT ?"
+# How many transactions there are, by decision and whether they have ended.
+COUNT_TRANSACTIONS: Final = (
+    "SELECT d.decision, t.ended, count(*) FROM transactions t LEFT JOIN decisions d ON d.txid = t.txid GROUP BY 1, 2"
+)
+# How delegated transactions ended.
+ENDS_OF_DELEGATED: Final = (
+    "SELECT e.position, e.txid, e.at, e.kind, e.body FROM decisions d JOIN events e ON e.txid = d.txid"
+    " WHERE d.decision = 'delegated' AND e.kind = 'ended' GROUP BY e.txid"
+)
+# Of how many transactions a branch ended against the decision.
+COUNT_HEURISTIC: Final = "SELECT count(DISTINCT txid) FROM heuristics"
+# What happened to those that have not ended, the oldest transaction first.
+HISTORIES_OF_UNENDED: Final = (
+    "SELECT position, txid, at, kind, body FROM events WHERE txid IN (SELECT txid FROM transactions WHERE ended = 0)"
+    " ORDER BY txid, position"
+)
