@@ -1,6 +1,7 @@
 # make demo     sets everything up and runs a few hundred orders through four databases
 # make test     sets everything up, checks the code and runs every test
 # make drill    kills every process at every point, under load: the whole matrix, some minutes; a page in build/drills
+# make search   every interleaving of the protocol, by exhaustive search: some minutes
 # make lint     only the checks;  make unit  only the tests
 # make protos   generates the Python code of the contract again, after a change of the .proto files
 # make baseline takes today's contract as the one later changes must not break: once for each release
@@ -24,7 +25,7 @@ READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
 PROTOC := $(TOOLS)/.ready
 
-.PHONY: setup demo drill test lint unit protos protos-tools baseline clean
+.PHONY: setup demo drill search test lint unit protos protos-tools baseline clean
 .DELETE_ON_ERROR:
 
 setup: $(DEV) $(PROTOC)
@@ -68,6 +69,9 @@ demo: $(READY)
 
 drill: $(READY)
 	@$(BIN)/twophase drill --html build/drills/$$(date -u +%Y%m%dT%H%M%SZ).html $(ARGS)
+
+search: $(DEV)
+	@$(BIN)/python tests/search/report.py $(ARGS)
 
 test: lint unit
 

@@ -1,0 +1,53 @@
+"""`make search`: goes through every course and prints what it found.
+
+Lives here: the table and the exit code. Must not live here: the search.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from rich.console import Console
+
+from search.bugs import BUGS
+from search.courses import COURSES
+from search.explore import Found, search
+
+
+def main(pattern: str = "") -> int:
+    """Runs the courses whose name contains `pattern`, then the planted bugs. Returns the exit code."""
+    console = Console(highlight=False)
+    wrong = 0
+    console.print(f"{'':42}{'worlds':>12}{'moves':>12}{'depth':>7}{'ends':>8}{'seconds':>9}")
+    for course in COURSES:
+        if pattern in course.name:
+            started = time.monotonic()
+            with console.status(course.name):
+                found = search(course.world, course.moves)
+            figures = f"{found.worlds:>12,}{found.moves:>12,}{found.depth:>7}{found.resting:>8,}"
+            console.print(f"{course.name:42}{figures}{time.monotonic() - started:>9.1f}")
+            wrong += found.violation is not None
+            _tell(console, found)
+    missed = [
+        type(bug.moves).__name__
+        for bug in BUGS
+        if not (search(bug.world, bug.moves).violation or "").startswith(bug.breaks)
+    ]
+    console.print(f"{len(BUGS) - len(missed)} of {len(BUGS)} planted bugs found {' '.join(missed)}")
+    console.print(f"{wrong} violations" if wrong else "0 violations; from every world everything ends")
+    return 1 if wrong or missed else 0
+
+
+def _tell(console: Console, found: Found) -> None:
+    if found.violation is not None:
+        console.print(f"  {found.violation}")
+        for number, step in enumerate(found.path, start=1):
+            console.print(f"  {number:>3}  {step}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
