@@ -20,7 +20,7 @@ from search.explore import Found, search
 
 def main(pattern: str = "") -> int:
     """Runs the courses whose name contains `pattern`, then the planted bugs. Returns the exit code."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     wrong = 0
     console.print(f"{'':42}{'worlds':>12}{'moves':>12}{'depth':>7}{'ends':>8}{'seconds':>9}")
     for course in COURSES:
