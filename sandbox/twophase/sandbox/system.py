@@ -52,10 +52,10 @@ class Service:
 class System:
     """A coordinator and its participants, started by `async with` and gone at its end, whatever happens.
 
-    `postgres` are settings for every cluster, `coordinator_options` further arguments of `twophase serve`. A `guardian`
-    that is given is closed by whoever gave it. `clusters`, `participants` (by name) and `coordinator` may be stopped,
-    killed and started again by themselves; `journal` may be moved while the coordinator is down. `watcher` is
-    told what becomes of each of them.
+    `postgres` are settings for every cluster, `coordinator_options` further arguments of `twophase serve`, which
+    may be changed between its starts. A `guardian` that is given is closed by whoever gave it. `clusters`,
+    `participants` (by name) and `coordinator` may be stopped, killed and started again by themselves; `journal` may be
+    moved while the coordinator is down. `watcher` is told what becomes of each of them.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class System:
         self.journal = self.directory / "coordinator.journal"
         self.clusters: dict[str, Cluster] = {}
         self.participants: dict[str, Program] = {}
-        self._options = tuple(coordinator_options)
+        self.coordinator_options = tuple(coordinator_options)
         self._standbys = itertools.count(1)
         self.coordinator: Final = Program(
             COORDINATOR,
@@ -228,7 +228,7 @@ class System:
                 raise ProcessFailed(f"{name} could not be made known to the coordinator: {error}. {said}") from error
 
     def _serve(self, listen: str) -> list[str]:
-        return ["serve", "--journal", str(self.journal), "--listen", listen, *self._options]
+        return ["serve", "--journal", str(self.journal), "--listen", listen, *self.coordinator_options]
 
     def _make_database(self, service: Service) -> None:
         cluster = self.cluster_of(service.name)
