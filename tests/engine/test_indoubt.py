@@ -12,6 +12,7 @@ import pytest
 from fixtures.fakes import FakeLinks, FakeParticipant
 from twophase.contract.names import Epoch, Gid, Txid
 from twophase.coordinator.engine import diagnosis as diagnosing
+from twophase.coordinator.engine import rejections
 from twophase.coordinator.engine.api import Call, Limits, Submission
 from twophase.coordinator.engine.diagnosis import Diagnosis
 from twophase.coordinator.engine.engine import Engine
@@ -327,6 +328,7 @@ async def test_everything_is_as_it_should_be(world: World, tmp_path: Path) -> No
     await journal.close()
     assert list(found) == [
         "coordinator",
+        "new transactions",
         "journal file",
         "journal writes",
         "quarantine",
@@ -370,6 +372,17 @@ async def test_a_participant_with_another_database_behind_it_is_a_problem(world:
         order, _ = (await engine.diagnose()).participants
     assert order.checks[0].result == PROBLEM
     assert "another database" in order.checks[0].finding
+
+
+async def test_a_coordinator_that_takes_nothing_new_says_why_and_what_to_do(world: World) -> None:
+    async with world.coordinator(limits=Limits(running=0)) as engine:
+        engine.refusal = rejections.no_room("12 MB are left", "96 MB")
+        found = checks(await engine.diagnose())
+        engine.refusal = None
+    assert found["new transactions"].result == PROBLEM
+    assert "12 MB are left" in found["new transactions"].finding
+    assert "96 MB" in found["new transactions"].remedy
+    assert found["coordinator"].result == PROBLEM  # as many as may be are under way
 
 
 async def test_a_quarantine_is_a_problem(world: World) -> None:

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from twophase.coordinator.engine.api import Limits
+from twophase.coordinator.engine.api import Limits, Rejected
 from twophase.coordinator.engine.links import LinkLost, NotOffered
 from twophase.coordinator.engine.live import Live
 from twophase.coordinator.engine.peers import Peer
@@ -54,14 +54,17 @@ class Diagnosis:
     label: str
 
 
-async def diagnose(around: Surroundings, live: Live, limits: Limits) -> Diagnosis:
-    """Looks at everything, at all participants at the same time; at most some seconds."""
+async def diagnose(around: Surroundings, live: Live, limits: Limits, refusal: Rejected | None) -> Diagnosis:
+    """Looks at everything, at all participants at the same time; at most some seconds. New transactions are refused with
+    `refusal` at the moment, if with any.
+    """
     peers = sorted(around.peers, key=lambda peer: peer.name)
     participants = await asyncio.gather(*(_participant(around, peer) for peer in peers))
     journal = around.journal
     return Diagnosis(
         checks=(
             _coordinator(around, live, limits),
+            _admission(refusal),
             *([await asyncio.to_thread(_file, journal), _writes(journal)] if isinstance(journal, OnDisk) else ()),
             _quarantine(around),
             await _unfinished(around, live),
@@ -88,6 +91,13 @@ def _coordinator(around: Surroundings, live: Live, limits: Limits) -> types_pb2.
     if len(live) >= limits.running:
         return _check("coordinator", _PROBLEM, finding, "twophase indoubt  -- says what the transactions wait for")
     return _check("coordinator", _OK, finding)
+
+
+def _admission(refusal: Rejected | None) -> types_pb2.Check:
+    if refusal is None:
+        return _check("new transactions", _OK, "are taken")
+    problem = refusal.problem
+    return _check("new transactions", _PROBLEM, f"are refused: {problem.message}", problem.remedy)
 
 
 def _file(journal: OnDisk) -> types_pb2.Check:

@@ -150,7 +150,7 @@ class Engine:
 
     async def diagnose(self) -> Diagnosis:
         """How the coordinator, its journal and every participant are; takes seconds if a participant is away."""
-        return await diagnose(self._around, self._live, self.limits)
+        return await diagnose(self._around, self._live, self.limits, self.refusal)
 
     async def execute(self, submission: Submission) -> Answer:
         """Runs a transaction, or joins or recalls the one that runs or ran for the same request (R6).
