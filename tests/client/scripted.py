@@ -31,6 +31,12 @@ class Fault(Enum):
     HANG = auto()  # it is executed and not answered for a long time
 
 
+def _set() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 @dataclass
 class Scripted(coordinator_pb2_grpc.CoordinatorServicer):
     """`faults` are taken one a copy; `refusals` one an execution, None to commit."""
@@ -49,6 +55,7 @@ class Scripted(coordinator_pb2_grpc.CoordinatorServicer):
     diagnosis: coordinator_pb2.CoordinatorDiagnoseResponse = field(
         default_factory=coordinator_pb2.CoordinatorDiagnoseResponse
     )
+    asked: asyncio.Event = field(default_factory=_set)  # what the answer on branches in doubt waits for
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     def _epoch(self) -> types_pb2.Epoch:
@@ -143,6 +150,7 @@ class Scripted(coordinator_pb2_grpc.CoordinatorServicer):
         self, request: coordinator_pb2.ListInDoubtRequest, context: Any
     ) -> coordinator_pb2.ListInDoubtResponse:
         await self._read(request, context)
+        await self.asked.wait()
         return self.doubts
 
     async def Diagnose(  # noqa: N802

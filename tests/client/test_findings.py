@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from client.scripted import Scripted, problem
+from client.scripted import Scripted, problem, serving
 from twophase.coordinator.client import (
     AsyncClient,
     CallRejected,
@@ -133,3 +135,13 @@ async def test_an_older_coordinator_rejects_the_call(client: AsyncClient, coordi
         await client.in_doubt()
     with pytest.raises(CallRejected):
         await client.diagnose()
+
+
+async def test_a_coordinator_that_has_to_ask_around_is_given_time(coordinator: Scripted) -> None:
+    coordinator.asked.clear()
+    async with serving(coordinator) as port, AsyncClient(f"127.0.0.1:{port}", timeout=0.5) as client:
+        call = asyncio.create_task(client.in_doubt())
+        asyncio.get_running_loop().call_later(1.0, coordinator.asked.set)  # later than any other call would wait
+
+        assert (await call).branches == ()
+    assert len(coordinator.reads) == 1

@@ -18,11 +18,11 @@ from twophase.coordinator.engine.diagnosis import Diagnosis
 from twophase.coordinator.engine.engine import Engine
 from twophase.coordinator.engine.indoubt import Doubt, Survey
 from twophase.coordinator.engine.links import LinkLost
-from twophase.coordinator.journal.events import BranchRef, Ended, Finished, RequestRef
+from twophase.coordinator.journal.events import Begun, BranchRef, Ended, Finished, RequestRef, Voted
 from twophase.coordinator.journal.memory import MemoryDisk, MemoryJournal
 from twophase.coordinator.journal.port import Proposal
 from twophase.coordinator.journal.sqlite import SqliteJournal
-from twophase.coordinator.protocol.decisions import ABORT, COMMIT, Decision, Ending, delegated
+from twophase.coordinator.protocol.decisions import ABORT, COMMIT, Decision, Ending, Vote, delegated
 from twophase.v1 import participant_pb2 as pb
 from twophase.v1 import types_pb2
 
@@ -298,10 +298,43 @@ async def test_the_oldest_comes_first_and_what_nobody_saw_comes_last(world: Worl
     assert survey.branches[-1].doing == "commits it at the next sweep"
 
 
-async def test_what_was_read_only_or_refused_is_not_in_doubt_at_a_participant_that_is_away(world: World) -> None:
+@pytest.mark.parametrize(
+    ("vote", "decision", "told"),
+    [
+        (Vote.YES, None, True),
+        (Vote.LOST, None, True),
+        (None, None, True),
+        (Vote.READ_ONLY, None, False),
+        (Vote.NO, None, False),
+        (Vote.YES, COMMIT, True),
+        (None, COMMIT, True),
+    ],
+)
+async def test_at_a_participant_that_is_away_only_what_may_be_prepared_is_told(
+    world: World,
+    vote: Vote | None,
+    decision: Decision | None,
+    told: bool,  # noqa: FBT001
+) -> None:
     async with world.coordinator() as engine:
         txid = Txid(engine.journal.epoch, 900)
         branches = (BranchRef(0, "order"), BranchRef(1, "payment"))
+        engine.journal.append(Begun(txid, None, branches))
+        if vote is not None:
+            engine.journal.append(Voted(txid, 1, vote))
+        if decision is not None:
+            await engine.journal.decide(Proposal(txid, decision, engine.journal.epoch, None, branches))
+        world.payment.down = True
+        survey = await engine.in_doubt()
+        world.payment.down = False
+    assert bool(survey.branches) is told
+
+
+async def test_what_the_decision_did_not_concern_is_not_in_doubt_at_a_participant_that_is_away(world: World) -> None:
+    async with world.coordinator() as engine:
+        txid = Txid(engine.journal.epoch, 900)
+        branches = (BranchRef(0, "order"), BranchRef(1, "payment"))
+        engine.journal.append(Begun(txid, None, branches))
         await engine.journal.decide(Proposal(txid, COMMIT, engine.journal.epoch, None, branches[:1]))
         world.payment.down = True
         survey = await engine.in_doubt()

@@ -272,7 +272,9 @@ def test_r9_foreign_prepared_transactions_are_told_and_never_touched(
     assert "of another program, owned by 'postgres'" in old.finding
     with elsewhere.connect() as connection:
         connection.execute("ROLLBACK PREPARED 'an_order'")
-    assert "of another coordinator" in checks(database)["foreign prepared transactions"].finding
+    left = checks(database)
+    assert "of another coordinator" in left["foreign prepared transactions"].finding
+    assert left["old branches"].result == OK
     assert database.prepared() == [str(gid_of(1, journal=OTHER_JOURNAL))]
 
 
@@ -355,6 +357,17 @@ def test_a_prepared_transaction_holds_vacuum_back(database: Database) -> None:
 
     assert check.result == OK
     assert f"{str(gid_of(1))!r}, holds VACUUM back by " in check.finding
+
+
+def test_a_database_that_goes_away_meanwhile_is_one_finding(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnosing, "_SLOTS", "SELECT pg_terminate_backend(pg_backend_pid()), 1, 1")
+
+    [check] = diagnose(database.dsn, "payment", JOURNAL).checks
+
+    assert (check.subject, check.result) == ("server", PROBLEM)
+    assert "terminating connection" in check.finding
 
 
 def test_a_database_that_cannot_be_reached_is_a_finding_without_its_password(cluster: Cluster) -> None:

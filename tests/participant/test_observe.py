@@ -129,6 +129,19 @@ async def test_a_session_that_waits_for_a_row_and_those_behind_it(shop: Database
     assert list(other.waiters) == []
 
 
+async def test_who_has_waited_longest_comes_first(shop: Database) -> None:
+    prepare(shop, gid_of(), "UPDATE purse SET funds = 0")
+    with shop.connect() as later:
+        async with waiting(shop, "UPDATE purse SET funds = 1 WHERE id = 2") as first:
+            task = asyncio.create_task(asyncio.to_thread(later.execute, "UPDATE purse SET funds = 1 WHERE id = 1"))
+            pid = later.info.backend_pid
+            await until(lambda: value(shop, "SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted", pid))
+            [seen] = look(shop)
+        await task
+
+    assert [one.pid for one in seen.waiters] == [first.pid, pid]
+
+
 async def test_a_session_that_waits_for_a_table_and_one_that_waits_only_behind_it(shop: Database) -> None:
     prepare(shop, gid_of(), "UPDATE purse SET funds = 0 WHERE id = 1")
     async with (

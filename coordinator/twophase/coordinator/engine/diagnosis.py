@@ -55,8 +55,8 @@ class Diagnosis:
 
 
 async def diagnose(around: Surroundings, live: Live, limits: Limits, refusal: Rejected | None) -> Diagnosis:
-    """Looks at everything, at all participants at the same time; at most some seconds. New transactions are refused with
-    `refusal` at the moment, if with any.
+    """Looks at everything, at all participants at the same time; at most some seconds. `refusal` is what new
+    transactions are answered with at the moment, if they are refused.
     """
     peers = sorted(around.peers, key=lambda peer: peer.name)
     participants = await asyncio.gather(*(_participant(around, peer) for peer in peers))
