@@ -29,17 +29,18 @@ def now() -> float:
 
 async def left_in_doubt(world: World, number: int, *, decided: bool) -> None:
     """A coordinator died; both branches of so many transactions are prepared."""
-    async with world.coordinator(sweep_every=5.0) as engine:
+    async with world.coordinator() as engine:
         journal = engine.journal
         txids = [Txid(journal.epoch, 1_000 + sequence) for sequence in range(number)]
         for txid in txids:
-            for ref in BRANCHES:
-                world.participants[ref.participant].prepared[str(Gid(journal.journal_id, txid, ref.number))] = []
             journal.append(Begun(txid, None, BRANCHES))
         if decided:
             for txid in txids:
                 await journal.decide(Proposal(txid, COMMIT, journal.epoch, None, BRANCHES))
         await journal.flush()
+    for txid in txids:
+        for ref in BRANCHES:
+            world.participants[ref.participant].prepared[str(Gid(journal.journal_id, txid, ref.number))] = []
     for participant in world.participants.values():
         participant.calls.clear()
 

@@ -208,6 +208,7 @@ S = coordinator_pb2
         (Vote.YES, Ending.ABORTED, True, S.BRANCH_STATE_HEURISTIC),
         (Vote.YES, Ending.LOST, True, S.BRANCH_STATE_HEURISTIC),
         (None, Ending.REFUSED, False, S.BRANCH_STATE_REFUSED),
+        (None, Ending.REFUSED, True, S.BRANCH_STATE_HEURISTIC),
     ],
 )
 async def test_r11_a_branch_that_ended_against_the_decision_is_shown_as_heuristic(

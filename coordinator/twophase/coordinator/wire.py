@@ -223,7 +223,8 @@ def _ended_state(ending: Ending, committed: bool | None) -> coordinator_pb2.Bran
             against = committed is True
             return coordinator_pb2.BRANCH_STATE_HEURISTIC if against else coordinator_pb2.BRANCH_STATE_ABORTED
         case Ending.REFUSED:
-            return coordinator_pb2.BRANCH_STATE_REFUSED
+            against = committed is True
+            return coordinator_pb2.BRANCH_STATE_HEURISTIC if against else coordinator_pb2.BRANCH_STATE_REFUSED
         case _:
             assert_never(ending)
 
