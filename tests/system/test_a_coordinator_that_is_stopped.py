@@ -12,9 +12,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from twophase.contract.crashpoints import VARIABLE, CrashPoint
-from twophase.coordinator.client import AsyncClient, Committed, CoordinatorUnavailable, operation
+from twophase.contract.status import from_call
+from twophase.coordinator.client import AsyncClient, Committed, operation
 from twophase.sandbox.bank import SCHEMA
 from twophase.sandbox.system import Service, System
+from twophase.v1 import coordinator_pb2, coordinator_pb2_grpc, types_pb2
 
 pytestmark = pytest.mark.integration
 BANKS = ("east", "west")
@@ -104,6 +106,7 @@ async def test_what_is_decided_and_cannot_be_finished_does_not_keep_it(system: S
 
 async def test_what_can_be_finished_is_finished_and_nothing_new_is_taken(system: System) -> None:
     await restarted(system, grace=30)
+    await transfer(system, "greeting")  # who has not shaken hands yet would keep the other one from preparing
     system.participants["west"].signal(signal.SIGSTOP)
     running = asyncio.create_task(transfer(system))
     await until(lambda: prepared(system) == [1, 0])
@@ -111,9 +114,13 @@ async def test_what_can_be_finished_is_finished_and_nothing_new_is_taken(system:
     async with asyncio.timeout(_SECONDS):
         while await is_serving(system):
             await asyncio.sleep(0.01)
-    async with AsyncClient(system.address) as client:
-        with pytest.raises(CoordinatorUnavailable, match="the coordinator is stopping"):
-            await client.execute(operation("east", "look", {"account": 1}), give_up_after=0.5)
+    look = types_pb2.Operation(participant="east", name="look")
+    request = coordinator_pb2.ExecuteRequest(request_id="refused", operations=[look])
+    async with grpc.aio.insecure_channel(system.address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await coordinator_pb2_grpc.CoordinatorStub(channel).Execute(request, timeout=_SECONDS)
+    problem = from_call(caught.value)
+    assert (problem.code, problem.reason, problem.outcome_known) == (grpc.StatusCode.UNAVAILABLE, "STOPPING", True)
     system.participants["west"].signal(signal.SIGCONT)
     assert await system.coordinator.wait(timeout=_SECONDS) == 0
     done = await running

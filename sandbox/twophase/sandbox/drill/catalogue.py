@@ -8,13 +8,24 @@ from __future__ import annotations
 from twophase.contract.crashpoints import CrashPoint
 from twophase.sandbox.drill.crashes import dies_at
 from twophase.sandbox.drill.crowd import CROWDS
+from twophase.sandbox.drill.disk import DISKS
 from twophase.sandbox.drill.journals import JOURNALS
 from twophase.sandbox.drill.network import NETWORKS
 from twophase.sandbox.drill.pairs import PAIRS
 from twophase.sandbox.drill.stops import STOPS
+from twophase.sandbox.drill.takeover import TAKEOVERS
 from twophase.sandbox.drill.values import Drill
 
 
 def catalogue() -> tuple[Drill, ...]:
     """Every drill, in the order in which they are run."""
-    return (*(dies_at(point) for point in CrashPoint), *PAIRS, *STOPS, *NETWORKS, *JOURNALS, *CROWDS)
+    return (
+        *(dies_at(point) for point in CrashPoint),
+        *PAIRS,
+        *STOPS,
+        *TAKEOVERS,
+        *DISKS,
+        *NETWORKS,
+        *JOURNALS,
+        *CROWDS,
+    )
