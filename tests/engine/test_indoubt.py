@@ -175,6 +175,19 @@ async def test_a_participant_that_is_away_is_waited_for_and_told_so(world: World
     assert "payment went down" in doubt.last_error
 
 
+async def test_the_branch_that_all_wait_for_is_told_so(world: World) -> None:
+    gate = world.payment.hold("prepare")
+    async with world.coordinator() as engine:
+        running = asyncio.create_task(engine.execute(submission()))
+        await until(lambda: world.payment.calls["prepare"] == 1 and bool(world.order.prepared))
+        world.payment.down = True
+        doubt = of(await engine.in_doubt(), "payment")
+        world.payment.down = False
+        gate.set()
+        await running
+    assert doubt.doing == "waits for its vote"
+
+
 async def test_what_is_undecided_at_a_participant_that_is_away_is_told_too(world: World) -> None:
     gate = world.payment.hold("prepare")
     async with world.coordinator() as engine:
@@ -376,7 +389,7 @@ async def test_everything_is_as_it_should_be(world: World, tmp_path: Path) -> No
     assert diagnosis.label == "shop"
     assert [one.record.name for one in diagnosis.participants] == ["order", "payment"]
     for one in diagnosis.participants:
-        assert [(check.subject, check.result) for check in one.checks] == [("answers", OK), ("server", OK)]
+        assert [(check.subject, check.result) for check in one.checks] == [("reachable", OK), ("server", OK)]
         assert one.checks[0].finding.startswith(f"at {one.record.name}:1, database ")
 
 
@@ -387,7 +400,7 @@ async def test_a_participant_that_is_away_is_a_problem_with_what_to_type(world: 
         world.payment.down = False
     assert order.checks[0].result == OK
     [check] = payment.checks
-    assert (check.subject, check.result) == ("answers", PROBLEM)
+    assert (check.subject, check.result) == ("reachable", PROBLEM)
     assert check.finding == "not at payment:1: payment is down"
     assert "--listen payment:1" in check.remedy
 
@@ -396,7 +409,7 @@ async def test_a_participant_that_offers_no_diagnosis_is_one_warning(world: Worl
     world.order.not_offered.add("diagnose")
     async with world.coordinator() as engine:
         order, _ = (await engine.diagnose()).participants
-    assert [(check.subject, check.result) for check in order.checks] == [("answers", OK), ("diagnosis", WARNING)]
+    assert [(check.subject, check.result) for check in order.checks] == [("reachable", OK), ("diagnosis", WARNING)]
 
 
 async def test_a_participant_with_another_database_behind_it_is_a_problem(world: World) -> None:

@@ -93,7 +93,7 @@ async def test_a_prepared_branch_without_any_record_is_told(service: Served) -> 
 
 async def test_a_diagnosis_is_told_whole(service: Served) -> None:
     well = types_pb2.Check(subject="journal file", result=types_pb2.CHECK_RESULT_OK, finding="well")
-    bad = types_pb2.Check(subject="answers", result=types_pb2.CHECK_RESULT_PROBLEM, finding="no", remedy="start it")
+    bad = types_pb2.Check(subject="reachable", result=types_pb2.CHECK_RESULT_PROBLEM, finding="no", remedy="start it")
     payment = ParticipantRecord("payment", "127.0.0.1:7401", "7312", 3, "money")
     service.engine.diagnosis = Diagnosis((well,), (ParticipantDiagnosis(payment, (bad,)),), "shop")
 

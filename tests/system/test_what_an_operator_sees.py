@@ -113,7 +113,7 @@ async def test_a_participant_that_dies_after_its_vote_is_shown_until_it_is_back(
             for one in examined["participants"]
             for check in one["checks"]
         }
-        assert (code, checks["east", "answers"], checks["west", "answers"]) == (1, "PROBLEM", "OK")
+        assert (code, checks["east", "reachable"], checks["west", "reachable"]) == (1, "PROBLEM", "OK")
         assert checks["west", "ledger"] == "OK"
 
         await east.start()

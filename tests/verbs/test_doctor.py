@@ -40,7 +40,7 @@ def diagnosis(*own: types_pb2.Check, payment: tuple[types_pb2.Check, ...] = ()) 
                 participant="payment",
                 address="127.0.0.1:7401",
                 identity=identity,
-                checks=payment or (check("answers"),),
+                checks=payment or (check("reachable"),),
             )
         ],
         journal_id="0123456789abcdef",
@@ -142,7 +142,7 @@ def test_json_has_everything_in_one_object(runner: CliRunner, told: Told) -> Non
                 "system_identifier": "7312",
                 "timeline": 3,
                 "database": "money",
-                "checks": [{"subject": "answers", "result": "OK", "finding": "well", "remedy": ""}],
+                "checks": [{"subject": "reachable", "result": "OK", "finding": "well", "remedy": ""}],
             }
         ],
     }

@@ -340,6 +340,34 @@ def test_it_is_watched_until_ctrl_c(runner: CliRunner, told: Told, monkeypatch: 
     assert result.stdout.count(gid(1, 1)) == 3
 
 
+def test_watching_goes_on_while_the_coordinator_is_away(
+    runner: CliRunner, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    naps: list[float] = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("twophase.coordinator.operator.indoubt_cli.time.sleep", nap)
+    monkeypatch.setattr(connection, "SECONDS", 0.2)
+
+    result = run(runner, f"127.0.0.1:{free_port()}", "--watch", "1")
+
+    assert (result.exit_code, len(naps)) == (0, 2)
+    assert result.stderr.count("cannot be reached") == 2
+
+
+def test_ctrl_c_is_no_answer(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("twophase.coordinator.operator.indoubt_cli.ask", interrupted)
+
+    assert run(runner, "127.0.0.1:1").exit_code == 130
+
+
 # --- without a coordinator
 
 

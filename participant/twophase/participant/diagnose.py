@@ -241,11 +241,13 @@ def _horizon(connection: _Connection) -> _Finding:
     if row is None:
         return _OK, "no prepared transaction holds VACUUM back", ""
     age, gid, anxious = row
+    if age < anxious // 10:
+        return _OK, f"prepared transactions hold VACUUM back by {age:,} transaction ids", ""
     finding = f"the oldest prepared transaction, {gid!r}, holds VACUUM back by {age:,} transaction ids"
     remedy = "twophase indoubt  -- or, if it is foreign, whoever prepared it; it must be finished"
     if age >= anxious:
         return _PROBLEM, f"{finding}, over autovacuum_freeze_max_age ({anxious:,})", remedy
-    return (_WARNING, finding, remedy) if age >= anxious // 10 else (_OK, finding, "")
+    return _WARNING, finding, remedy
 
 
 def _view(connection: _Connection) -> _Finding:

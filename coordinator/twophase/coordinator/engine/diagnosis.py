@@ -197,25 +197,37 @@ def _bytes(number: int) -> str:
 
 async def _participant(around: Surroundings, peer: Peer) -> ParticipantDiagnosis:
     """Whether it answers, and as whom; then what it says of its database."""
-    refused = ""
+    request = participant_pb2.DiagnoseRequest(journal_id=around.journal.journal_id)
+    refused, answer = await asyncio.gather(_met(around, peer), _asked(peer, request))
+    own: tuple[types_pb2.Check, ...]
+    match answer:
+        case NotOffered():
+            remedy = "install a newer twophase there"
+            own = (_check("diagnosis", _WARNING, "this participant does not offer Diagnose", remedy),)
+        case LinkLost():
+            return ParticipantDiagnosis(peer.record, (_away(peer, refused or str(answer)),))
+        case participant_pb2.DiagnoseResponse():
+            own = tuple(answer.checks)
+            if not peer.speaks_for(answer.identity):
+                refused = refused or "its answer comes from another database or timeline than the registered one"
+    first = _away(peer, refused) if refused else _check("reachable", _OK, _whom(peer.record))
+    return ParticipantDiagnosis(peer.record, (first, *own))
+
+
+async def _met(around: Surroundings, peer: Peer) -> str:
+    """Why it does not shake hands; empty if it does."""
     try:
         await around.peers.ready(peer, within=_GREET_SECONDS)
     except LinkLost as error:
-        refused = str(error)
-    request = participant_pb2.DiagnoseRequest(journal_id=around.journal.journal_id)
-    own: tuple[types_pb2.Check, ...]
+        return str(error)
+    return ""
+
+
+async def _asked(peer: Peer, request: participant_pb2.DiagnoseRequest) -> participant_pb2.DiagnoseResponse | LinkLost:
     try:
-        answer = await peer.link.diagnose(request, timeout=DIAGNOSE_SECONDS)
-    except NotOffered:
-        own = (_check("diagnosis", _WARNING, "this participant does not offer Diagnose", "install a newer twophase"),)
+        return await peer.link.diagnose(request, timeout=DIAGNOSE_SECONDS)
     except LinkLost as error:
-        return ParticipantDiagnosis(peer.record, (_away(peer, refused or str(error)),))
-    else:
-        own = tuple(answer.checks)
-        if not peer.speaks_for(answer.identity):
-            refused = refused or "its answer comes from another database or timeline than the registered one"
-    first = _away(peer, refused) if refused else _check("answers", _OK, _whom(peer.record))
-    return ParticipantDiagnosis(peer.record, (first, *own))
+        return error
 
 
 def _whom(record: ParticipantRecord) -> str:
@@ -229,4 +241,4 @@ def _away(peer: Peer, why: str) -> types_pb2.Check:
         f"twophase participant MODULE:ATTRIBUTE --listen {where} --coordinator HOST:PORT"
         "  -- start it; at another address, it registers that"
     )
-    return _check("answers", _PROBLEM, f"not at {where}: {why}", remedy)
+    return _check("reachable", _PROBLEM, f"not at {where}: {why}", remedy)

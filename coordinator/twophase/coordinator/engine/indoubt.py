@@ -242,6 +242,8 @@ def _work_on(running: Running, branch: int) -> str:
     match state.phase:
         case Phase.VOTING:
             missing = state.branches(Standing.WORKING, Standing.READING)
+            if missing == (branch,):
+                return "waits for its vote"
             names = ", ".join(running.parts[number].peer.name for number in missing)
             return f"waits for the vote of {names}" if names else "is about to decide"
         case Phase.DECIDING:

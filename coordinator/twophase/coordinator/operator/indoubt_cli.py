@@ -13,13 +13,14 @@ from typing import Annotated, Final
 import typer
 
 from twophase.coordinator.client import AsyncClient
-from twophase.coordinator.operator.connection import DEFAULT_COORDINATOR, AsJson, Coordinator, ask, fail
+from twophase.coordinator.operator.connection import DEFAULT_COORDINATOR, UNREACHABLE, AsJson, Coordinator, ask, fail
 from twophase.coordinator.operator.indoubt_view import Sight, as_dict, show
 from twophase.coordinator.operator.screen import screen
 
 IN_DOUBT: Final = 4
 """The exit code if something is in doubt for longer than asked about."""
 
+_INTERRUPTED: Final = 130
 _MOST_HEURISTIC: Final = 100
 
 
@@ -63,18 +64,23 @@ def indoubt(
     console = screen()
     try:
         while True:
-            sight = look()
-            if json:
-                typer.echo(encoding.dumps(as_dict(sight), ensure_ascii=False))
+            if watch is not None:
+                console.clear()
+            try:
+                sight = look()
+            except typer.Exit as ended:
+                if watch is None or ended.exit_code != UNREACHABLE:
+                    raise  # else it may be back at the next look
             else:
-                if watch is not None:
-                    console.clear()
-                show(console, sight, everything=everything)
-            if watch is None:
-                raise typer.Exit(IN_DOUBT if sight.has_older_than(older_than) else 0)
+                if json:
+                    typer.echo(encoding.dumps(as_dict(sight), ensure_ascii=False))
+                else:
+                    show(console, sight, everything=everything)
+                if watch is None:
+                    raise typer.Exit(IN_DOUBT if sight.has_older_than(older_than) else 0)
             time.sleep(watch)
     except KeyboardInterrupt:
-        raise typer.Exit(0) from None
+        raise typer.Exit(_INTERRUPTED if watch is None else 0) from None
 
 
 def _looking_at(coordinator: str) -> Callable[[], Sight]:
