@@ -312,7 +312,8 @@ def test_a_service_that_is_no_coordinator_is_one_line(runner: CliRunner, told: T
     result = run(runner, told)
 
     assert (result.exit_code, result.stdout) == (connection.FAILED, "")
-    assert result.stderr == "twophase: Method not found!\n"
+    fact = f"what listens at {told.address} does not offer this (Method not found!)"
+    assert result.stderr == f"twophase: {fact}: no coordinator, or one of an older release\n"
 
 
 @pytest.mark.parametrize("options", [["--older-than", "-1"], ["--watch", "0"], ["--watch", "2", "--json"]])

@@ -188,7 +188,7 @@ def test_a_name_the_coordinator_refuses_is_wrong_input(runner: CliRunner, told: 
 
 
 def test_another_refusal_ends_the_command(runner: CliRunner, told: Told) -> None:
-    told.scripted.read_faults = [problem(grpc.StatusCode.UNIMPLEMENTED)]
+    told.scripted.read_faults = [problem(grpc.StatusCode.FAILED_PRECONDITION)]
 
     result = runner.invoke(cli.app, ["tx", "show", "order-1", "--coordinator", told.address])
 

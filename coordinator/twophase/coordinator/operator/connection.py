@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Final, NoReturn, TypeAlias, TypeVar
 
+import grpc
 import typer
 
-from twophase.coordinator.client import AsyncClient, CoordinatorUnavailable, InvalidRequest, TwophaseError
+from twophase.coordinator.client import AsyncClient, CallRejected, CoordinatorUnavailable, InvalidRequest, TwophaseError
 
 FAILED: Final = 1
 WRONG_INPUT: Final = 2
@@ -53,5 +54,10 @@ def ask(coordinator: str, question: Callable[[AsyncClient], Awaitable[T]]) -> T:
         fail(str(error), WRONG_INPUT)
     except CoordinatorUnavailable as error:
         fail(f"{error}; name the one you mean with --coordinator or TWOPHASE_COORDINATOR", UNREACHABLE)
+    except CallRejected as error:
+        if error.code is grpc.StatusCode.UNIMPLEMENTED:
+            fact = f"what listens at {coordinator} does not offer this ({error})"
+            fail(f"{fact}: no coordinator, or one of an older release")
+        fail(str(error))
     except TwophaseError as error:
         fail(str(error))
