@@ -260,12 +260,12 @@ def explained(journal: Path) -> Iterator[None]:
 
 async def _open(settings: Settings, lock: FileLock, room: Room) -> Journal:
     with explained(settings.journal):
-        room.start()
+        await asyncio.to_thread(room.start)
         while True:
             try:
                 return await SqliteJournal.open(settings.journal, label=settings.label or None, lock=lock)
             except JournalFull:
-                if not room.make_some():
+                if not await asyncio.to_thread(room.make_some):
                     raise
 
 

@@ -105,9 +105,8 @@ class Engine:
         await self._all_ended(grace)
         self._roll_back_voting(reasons.stopping())
         await self._all_ended(_STOP_SECONDS)
-        for patience in self._patience:
-            if not patience.expired():
-                patience.reschedule(0)
+        for patience in (each for each in self._patience if not each.expired()):
+            patience.reschedule(0)
         self._tell_what_is_left()
         await self._tasks.cancel()
 
@@ -374,8 +373,7 @@ class Engine:
                 end.cancel()
 
     def _tell_what_is_left(self) -> None:
-        left = tuple(self._live)
-        if left:
+        if left := tuple(self._live):
             away = ", ".join(sorted({name for running in left for name in running.pending}))
             _log.warning("transactions that the next start has to finish: %d, at %s", len(left), away)
 

@@ -56,7 +56,8 @@ async def _freeze(stage: Stage, standbys: Sequence[Program]) -> Program:
     try:
         winner = await _takeover(stage, standbys)
     finally:
-        first.signal(signal.SIGCONT)
+        if first.is_running:
+            first.signal(signal.SIGCONT)
     code = await first.wait(timeout=_TAKEOVER_SECONDS)
     if code != -signal.SIGKILL:
         raise NotHit(f"the frozen coordinator ended with {code}, and was not killed by the one that took over")
@@ -70,6 +71,7 @@ async def _takeover(stage: Stage, standbys: Sequence[Program]) -> Program:
         for standby in standbys:
             if _READY in standby.output:
                 stage.figures["takeover_s"] = time.monotonic() - started
+                await standby.become_ready()
                 await stage.measure()
                 await asyncio.sleep(_AT_WORK)
                 return standby
