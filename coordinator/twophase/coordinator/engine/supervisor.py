@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 
 from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch, Gid, InvalidName, Txid
@@ -131,19 +131,22 @@ class Supervisor:
             owners.of,
             {Seen(gid.txid, gid.branch) for gid in after},
         )
-        left = []
+        work: list[Awaitable[object]] = []
         for finding in findings:
             txid, ref = finding.seen.transaction, BranchRef(finding.seen.branch, peer.name)
             match finding.verdict:
                 case Verdict.LEAVE:
                     pass
                 case Verdict.FINISH_COMMIT | Verdict.FINISH_ABORT:
-                    await self._finish(peer, records[txid], ref, commit=finding.verdict is Verdict.FINISH_COMMIT)
+                    commit = finding.verdict is Verdict.FINISH_COMMIT
+                    work.append(self._finish(peer, records[txid], ref, commit=commit))
                 case Verdict.PRESUME_ABORT:
-                    left.append(self._presume_abort(txid, records[txid], (ref,)))
+                    work.append(self._presume_abort(txid, records[txid], (ref,)))
                 case Verdict.ASK:
-                    left.append(self._settle(txid, records[txid]))
-        await asyncio.gather(*left)
+                    work.append(self._settle(txid, records[txid]))
+        for outcome in await asyncio.gather(*work, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def _prepared(self, peer: Peer) -> list[Gid]:
         journal_id = self._around.journal.journal_id
@@ -191,10 +194,11 @@ class Supervisor:
         gid = Gid(self._around.journal.journal_id, record.txid, ref.number)
         _log.warning("branch %s at %s outlived its transaction, decided was %s", gid, peer.name, record.decision)
         answer: participant_pb2.CommitResponse | participant_pb2.AbortResponse
-        if commit:
-            answer = await peer.link.commit(messages.commit(gid), timeout=FINISH_SECONDS)
-        else:
-            answer = await peer.link.abort(messages.abort(gid), timeout=FINISH_SECONDS)
+        async with peer.slots:
+            if commit:
+                answer = await peer.link.commit(messages.commit(gid), timeout=FINISH_SECONDS)
+            else:
+                answer = await peer.link.abort(messages.abort(gid), timeout=FINISH_SECONDS)
         ending = messages.ending_in(answer)
         if ending is not None and record.decision is not None and contradicts(record.decision, ending):
             self._around.journal.append(Finished(record.txid, ref.number, ending))
