@@ -36,7 +36,14 @@ from twophase.coordinator.engine.indoubt import Survey, survey
 from twophase.coordinator.engine.links import LinkLost, Links
 from twophase.coordinator.engine.live import Live
 from twophase.coordinator.engine.peers import Peer, Peers
-from twophase.coordinator.engine.recorded import answer_of, holds_its_id, results_of, view_at, view_of
+from twophase.coordinator.engine.recorded import (
+    answer_of,
+    answer_of_earlier,
+    holds_its_id,
+    results_of,
+    view_at,
+    view_of,
+)
 from twophase.coordinator.engine.running import Part, Running, Surroundings
 from twophase.coordinator.engine.supervisor import Supervisor
 from twophase.coordinator.engine.tasks import Tasks
@@ -202,7 +209,7 @@ class Engine:
         if submission.attempt == request.attempt:
             return running
         if submission.attempt < request.attempt:
-            return _ended_before(submission, request.attempt)
+            return answer_of_earlier(submission.attempt, latest=request.attempt)
         try:
             async with self._patient(until=None):
                 committed = await asyncio.shield(running.decided)
@@ -223,7 +230,7 @@ class Engine:
                 return answer_of(record, attempt=submission.attempt)
             if record.decision == ABORT or record.committed is False:
                 if submission.attempt < record.request.attempt:
-                    return _ended_before(submission, record.request.attempt)
+                    return answer_of_earlier(submission.attempt, latest=record.request.attempt)
                 if submission.attempt == record.request.attempt:
                     if not same:
                         raise rejections.request_id_reused(submission.request_id)
@@ -376,16 +383,6 @@ class Engine:
         if left := tuple(self._live):
             away = ", ".join(sorted({name for running in left for name in running.pending}))
             _log.warning("transactions that the next start has to finish: %d, at %s", len(left), away)
-
-
-def _ended_before(submission: Submission, latest: int) -> Answer:
-    reason = Reason(
-        kind="ABORTED",
-        code="EARLIER_ATTEMPT",
-        message=f"attempt {submission.attempt} has ended; attempt {latest} of this request came after it",
-        retryable=False,
-    )
-    return Answer(Outcome.ABORTED, None, submission.attempt, applied=True, reasons=(reason,))
 
 
 def _results(running: Running, calls: tuple[Call, ...]) -> tuple[Result, ...]:

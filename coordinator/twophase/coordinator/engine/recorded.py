@@ -13,7 +13,7 @@ from itertools import takewhile
 from twophase.coordinator.engine.api import Answer, Call, Outcome, Result, View
 from twophase.coordinator.engine.links import LinkLost
 from twophase.coordinator.engine.peers import Peers
-from twophase.coordinator.journal.events import Happening, TransactionRecord
+from twophase.coordinator.journal.events import Happening, Reason, TransactionRecord
 from twophase.coordinator.journal.fold import fold
 from twophase.coordinator.protocol.decisions import DecisionKind, Ending, contradicts
 from twophase.v1 import participant_pb2, types_pb2
@@ -85,6 +85,17 @@ def holds_its_id(record: TransactionRecord) -> bool:
     """Whether nothing else may commit under the record's request id: it is committed, or may yet turn out to be."""
     unsettled = record.decision is not None and record.decision.kind is DecisionKind.DELEGATED
     return record.committed is True or (unsettled and record.committed is None)
+
+
+def answer_of_earlier(attempt: int, *, latest: int) -> Answer:
+    """The answer to a copy of an attempt after which `latest` came: it has ended, and its id went on."""
+    reason = Reason(
+        kind="ABORTED",
+        code="EARLIER_ATTEMPT",
+        message=f"attempt {attempt} has ended; attempt {latest} of this request came after it",
+        retryable=False,
+    )
+    return Answer(Outcome.ABORTED, None, attempt, applied=True, reasons=(reason,))
 
 
 async def results_of(
