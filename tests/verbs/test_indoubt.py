@@ -146,6 +146,17 @@ def test_what_is_young_and_on_its_way_is_only_counted() -> None:
     assert drawn(*young, everything=True).count("tp-0123456789abcdef-") == 12
 
 
+def test_of_very_many_the_oldest_are_listed() -> None:
+    many = [doubt(number, age=1000 - number) for number in range(60)]
+
+    text = drawn(*many)
+    assert text.startswith("60 branches are in doubt, the oldest for 16 min 40 s\n")
+    assert text.count("\ntp-") == 50
+    assert gid(0, 1) in text
+    assert text.endswith("\n\nand 10 branches more, not listed; --all lists them")
+    assert drawn(*many, everything=True).count("\ntp-") == 60
+
+
 def test_what_is_young_and_was_tried_in_vain_is_listed() -> None:
     assert gid(1, 1) in drawn(doubt(age=0.5, attempts=1))
 

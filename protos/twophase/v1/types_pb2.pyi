@@ -486,7 +486,7 @@ class Waiter(_message.Message):
     application: _builtins.str
     """What the session calls itself (application_name)."""
     query: _builtins.str
-    """Its statement, cut at 1000 characters."""
+    """Its statement, cut at 1000 characters; or, in parentheses, why the participant may not see it."""
     behind: _builtins.int
     """The session it waits for, itself a waiter of this list; 0 if it waits for the branch directly."""
     @_builtins.property

@@ -37,7 +37,7 @@ def indoubt(
         ),
     ] = 10.0,
     everything: Annotated[
-        bool, typer.Option("--all", help="List the branches of transactions that are just running, too.")
+        bool, typer.Option("--all", help="List all branches, those of transactions that are just running, too.")
     ] = False,
     watch: Annotated[
         float | None,
@@ -56,7 +56,8 @@ def indoubt(
 ) -> None:
     """Show every branch that is prepared and not finished: what it waits for, and who waits for it.
 
-    It changes nothing. Exits with 0 if nothing is in doubt for longer than --older-than, with 4 if something is.
+    It changes nothing. Exits with 0 if nothing is in doubt for longer than --older-than, with 4 if something is, with 3
+    if the coordinator does not answer.
     """
     if watch is not None and json:
         raise typer.BadParameter("not together with --json", param_hint="--watch")
@@ -64,8 +65,6 @@ def indoubt(
     console = screen()
     try:
         while True:
-            if watch is not None:
-                console.clear()
             try:
                 sight = look()
             except typer.Exit as ended:
@@ -75,6 +74,8 @@ def indoubt(
                 if json:
                     typer.echo(encoding.dumps(as_dict(sight), ensure_ascii=False))
                 else:
+                    if watch is not None:
+                        console.clear()
                     show(console, sight, everything=everything)
                 if watch is None:
                     raise typer.Exit(IN_DOUBT if sight.has_older_than(older_than) else 0)

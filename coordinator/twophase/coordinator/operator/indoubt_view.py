@@ -20,6 +20,7 @@ from twophase.coordinator.operator.layout import fact, hanging
 YOUNG_S: Final = 1.0
 """Branches younger than this, of transactions that go their way, are told as a number."""
 
+_MOST: Final = 50  # branches that are listed unless all are wanted: the oldest tell the story
 _NAME: Final = len("participant")
 _QUERY: Final = 200  # characters of a statement; the JSON has more
 _DECISIONS: Final = {"COMMIT": "commit", "ABORT": "abort", "DELEGATED": "delegated to one branch"}
@@ -69,12 +70,15 @@ def show(console: Console, sight: Sight, *, everything: bool) -> None:
     listed = [branch for branch in doubts.branches if everything or not _is_on_its_way(branch)]
     hidden = len(doubts.branches) - len(listed)
     console.print(Text(_headline(sight, listed, hidden), "bold" if listed else ""), soft_wrap=True)
-    for branch in listed:
+    for branch in listed if everything else listed[:_MOST]:
         console.print()
         console.print(Text(branch.gid, "bold yellow"), soft_wrap=True)
         for name, said in _facts(branch):
             fact(console, name, said, width=_NAME)
         _show_waiters(console, branch.waiters)
+    if len(listed) > _MOST and not everything:
+        console.print()
+        console.print(f"and {counted(len(listed) - _MOST, 'branch', 'branches')} more, not listed; --all lists them")
     if hidden and listed:
         console.print()
         console.print(f"{_on_their_way(hidden)} not listed; --all lists them")
