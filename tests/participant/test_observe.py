@@ -99,6 +99,14 @@ def test_a_branch_is_told_with_its_owner_its_age_and_what_it_holds(shop: Databas
     assert list(seen.waiters) == []
 
 
+def test_what_a_serializable_branch_has_read_is_no_lock(shop: Database) -> None:
+    prepare(shop, gid_of(), "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "SELECT * FROM purse", PIN)
+
+    [seen] = look(shop)
+
+    assert {lock.mode for lock in seen.locks} == {"AccessShareLock"}
+
+
 def test_the_oldest_branch_comes_first(shop: Database) -> None:
     for sequence in (9, 3, 5):
         prepare(shop, gid_of(sequence))

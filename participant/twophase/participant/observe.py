@@ -39,10 +39,11 @@ FROM pg_prepared_xacts
 WHERE database = current_database() AND gid COLLATE "C" >= %(low)s AND gid COLLATE "C" < %(high)s
 ORDER BY prepared, gid COLLATE "C\""""
 
-# Every lock that a prepared transaction holds, and every lock that somebody waits for. The table of locks is read once:
-# two readings would not fit together. Names come from the catalog, and stay empty for what is in another database.
+# Every lock that a prepared transaction holds, and every lock that somebody waits for; not what serializable ones have
+# read, which is in nobody's way. The table of locks is read once: two readings would not fit together. Names come from
+# the catalog, and stay empty for what is in another database.
 LOCKS: Final[LiteralString] = """
-WITH lock AS MATERIALIZED (SELECT * FROM pg_locks WHERE pid IS NULL OR NOT granted)
+WITH lock AS MATERIALIZED (SELECT * FROM pg_locks WHERE (pid IS NULL OR NOT granted) AND mode <> 'SIReadLock')
 SELECT ARRAY[lock.locktype, lock.database::text, lock.relation::text, lock.page::text, lock.tuple::text,
              lock.virtualxid, lock.transactionid::text, lock.classid::text, lock.objid::text, lock.objsubid::text],
        lock.mode, lock.granted, lock.pid, lock.virtualtransaction,
