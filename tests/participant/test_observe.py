@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,11 +12,12 @@ import pytest
 from psycopg import sql
 
 from fixtures.clusters import Database, MakeCluster, MakeDatabase
-from fixtures.second_phase import JOURNAL, gid_of, until, value
+from fixtures.second_phase import JOURNAL, gid_of, managing, until, value
 from twophase.contract.names import Gid
 from twophase.participant.errors import NotReady
+from twophase.participant.lanes import FinishLane
 from twophase.participant.observe import Lock, behind_of, observe, waiting_for
-from twophase.participant.outcomes import OutcomeUnknown
+from twophase.participant.outcomes import Observation, OutcomeUnknown
 from twophase.v1 import participant_pb2
 
 PIN = "SELECT pg_current_xact_id()"
@@ -259,6 +261,39 @@ def test_a_database_that_is_away_is_no_answer_and_no_password_is_told(shop: Data
 def test_a_malformed_dsn_is_told_with_what_to_type(shop: Database) -> None:
     with pytest.raises(NotReady):
         observe("host = = 1", "payment", JOURNAL)
+
+
+# Whose connections it takes
+
+
+async def test_r13_people_who_look_take_no_connection_of_the_second_phase_and_one_at_a_time(
+    shop: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, most = 0, 0
+    lock = threading.Lock()
+
+    def observe_counted(dsn: str, participant: str, journal_id: str) -> Observation:
+        nonlocal looking, most
+        with lock:
+            looking += 1
+            most = max(most, looking)
+        try:
+            return observe(dsn, participant, journal_id)
+        finally:
+            with lock:
+                looking -= 1
+
+    def none_to_spare(*_: object) -> None:
+        raise AssertionError("a connection of the second phase was taken")
+
+    monkeypatch.setattr("twophase.participant.resource.observe", observe_counted)
+    prepare(shop, gid_of())
+    async with managing(shop) as manager:
+        monkeypatch.setattr(FinishLane, "run", none_to_spare)
+        answers = await asyncio.gather(*(manager.observe(JOURNAL) for _ in range(4)))
+
+    assert [len(answer.branches) for answer in answers] == [1] * 4
+    assert most == 1
 
 
 # The linking alone
