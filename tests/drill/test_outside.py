@@ -8,9 +8,13 @@ import sys
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 from twophase.sandbox.drill import outside
 from twophase.sandbox.drill.outside import Bank, wrong
+from twophase.sandbox.drill.stage import Stage
+from twophase.sandbox.system import System
 
 TEN = Decimal(10)
 GID = "tp-0123456789abcdef-1-ab-7"
@@ -82,3 +86,11 @@ def test_databases_that_are_not_named_are_told() -> None:
     )
     assert ended.returncode == 2
     assert ended.stderr.startswith("usage: outside.py < databases")
+
+
+async def test_a_checker_that_cannot_check_is_no_good_news() -> None:
+    system = SimpleNamespace(dsn="postgresql://{}:secret@127.0.0.1:1/east?connect_timeout=5".format)
+    found = await Stage(cast("System", system)).outside_verdict()
+    assert len(found) == 1
+    assert found[0].startswith("it failed (3): outside.py: a database cannot be read: ")
+    assert "secret" not in found[0]

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+import typer
 
 from twophase.contract.crashpoints import CrashPoint
+from twophase.sandbox import drill_cli
 from twophase.sandbox.drill.load import Told
 from twophase.sandbox.drill.page import html
 from twophase.sandbox.drill.run import Outcome, Report
@@ -13,6 +22,7 @@ from twophase.sandbox.drill.setting import Setting
 from twophase.sandbox.drill.stage import Stage
 from twophase.sandbox.drill.timeline import Mark, Sample, Timeline
 from twophase.sandbox.drill.values import Drill
+from twophase.sandbox.system import System
 
 TIMELINE = Timeline(
     seconds=3.0,
@@ -127,3 +137,44 @@ def test_the_screen_names_every_wrong_skipped_and_missed_thing() -> None:
         "NOT HIT: coordinator.before-end",
         "from ready to nothing of before in doubt: median 250 ms, longest 250 ms",
     ]
+
+
+def test_a_page_that_cannot_be_written_is_told_after_the_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(typer.Exit) as ended:
+        drill_cli._tell(report(outcome("one")), as_json=True, html=tmp_path / "file" / "page.html")
+    assert ended.value.exit_code == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out)["drills"][0]["name"] == "one"
+    assert said.err.startswith("twophase drill: the page could not be written: ")
+
+
+def _system(tmp_path: Path) -> System:
+    (tmp_path / "east.log").write_text("it was so", encoding="utf-8")
+    (tmp_path / "log").write_text("it was cold", encoding="utf-8")
+    cluster = SimpleNamespace(name="shared", log=tmp_path / "log")
+    return cast("System", SimpleNamespace(directory=tmp_path, clusters={"shared": cluster}))
+
+
+def test_logs_are_kept_where_they_are_wanted_or_if_something_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = _system(tmp_path)
+    drill_cli._keep_logs(system, None, is_right=True)
+    assert capsys.readouterr().err == ""
+    drill_cli._keep_logs(system, tmp_path / "wanted", is_right=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    drill_cli._keep_logs(system, None, is_right=False)
+    (made,) = tmp_path.glob("twophase-drill-*")
+    told = capsys.readouterr().err
+    assert told == f"the logs of all processes are in {tmp_path / 'wanted'}\nthe logs of all processes are in {made}\n"
+    for where in (made, tmp_path / "wanted"):
+        assert (where / "east.log").read_text(encoding="utf-8") == "it was so"
+        assert (where / "postgres-shared.log").read_text(encoding="utf-8") == "it was cold"
+
+
+def test_logs_that_cannot_be_kept_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drill_cli._keep_logs(_system(tmp_path), tmp_path / "east.log", is_right=True)
+    assert capsys.readouterr().err.startswith("twophase drill: the logs could not be kept: ")

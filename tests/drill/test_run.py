@@ -12,7 +12,7 @@ from twophase.contract.crashpoints import CrashPoint
 from twophase.sandbox.drill.load import Load
 from twophase.sandbox.drill.run import Outcome, Report, Verdict, run_drills
 from twophase.sandbox.drill.stage import NotHit, Skipped, Stage
-from twophase.sandbox.drill.values import Drill
+from twophase.sandbox.drill.values import Act, Drill
 from twophase.sandbox.errors import ProcessFailed
 from twophase.sandbox.system import System
 
@@ -65,6 +65,13 @@ async def breaks(stage: Stage) -> None:
     raise ProcessFailed("east did not start")
 
 
+def in_doubt_for(milliseconds: float) -> Act:
+    async def act(stage: Stage) -> None:
+        stage.recoveries.append(milliseconds)
+
+    return act
+
+
 async def report_of(*drills: Drill, wrong: tuple[str, ...] = (), outside: tuple[str, ...] = ()) -> Report:
     stage = EmptyStage(cast("System", SimpleNamespace(address="127.0.0.1:1")), wrong=wrong, wrong_outside=outside)
     told: list[Outcome] = []
@@ -114,3 +121,10 @@ async def test_a_drill_whose_system_fails_it_is_wrong_and_the_next_one_runs() ->
     report = await report_of(Drill("one", "", breaks), Drill("two", "", done))
     assert [outcome.verdict for outcome in report.outcomes] == [Verdict.FAILED, Verdict.PASSED]
     assert report.outcomes[0].violations == ("not done: east did not start",)
+
+
+async def test_a_recovery_that_takes_too_long_is_wrong() -> None:
+    report = await report_of(Drill("one", "", in_doubt_for(9_999.0)), Drill("two", "", in_doubt_for(10_001.0)))
+    assert [outcome.verdict for outcome in report.outcomes] == [Verdict.PASSED, Verdict.FAILED]
+    assert report.outcomes[1].violations == ("late: branches were in doubt for 10001 ms, more than 10 s",)
+    assert (report.to_json()["recovery_ms_max"], report.outcomes[0].recovery_ms) == (10_001.0, 9_999.0)

@@ -10,6 +10,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from twophase.sandbox import proxy as proxy_module
+from twophase.sandbox.errors import SandboxError
+from twophase.sandbox.ports import free_port
 from twophase.sandbox.proxy import (
     BLACKHOLE,
     CUT,
@@ -349,3 +352,34 @@ async def test_a_reset_in_a_blackhole_is_not_noticed_at_the_other_side(scene: Sc
     assert not server.has_ended
     await scene.proxy.set(WHOLE)
     await server.is_reset()
+
+
+async def test_a_port_that_was_taken_while_the_network_was_cut_is_told(scene: Scene) -> None:
+    await scene.proxy.set(CUT)
+    with socket.socket() as taker:
+        taker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taker.bind(("127.0.0.1", scene.proxy.port))
+        taker.listen()
+        with pytest.raises(SandboxError, match=f"cannot listen on 127.0.0.1:{scene.proxy.port}"):
+            await scene.proxy.set(WHOLE)
+
+
+async def test_a_port_that_was_taken_at_the_beginning_is_not_insisted_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taker:
+        taker.bind(("127.0.0.1", 0))
+        taker.listen()
+        ports = [taker.getsockname()[1], free_port()]
+        monkeypatch.setattr(proxy_module, "free_port", lambda: ports.pop(0))
+        async with Proxy("127.0.0.1:1") as proxy:
+            assert proxy.port != taker.getsockname()[1]
+        monkeypatch.setattr(proxy_module, "free_port", lambda: taker.getsockname()[1])
+        with pytest.raises(SandboxError, match="cannot listen"):
+            await Proxy("127.0.0.1:1").__aenter__()
+
+
+async def test_a_watcher_is_told_when_the_network_changes() -> None:
+    told: list[tuple[str, str]] = []
+    async with Proxy("127.0.0.1:1", name="link", watcher=lambda who, what: told.append((who, what))) as proxy:
+        for network in (WHOLE, CUT, CUT, delayed(0.25), WHOLE):
+            await proxy.set(network)
+    assert told == [("link", "cut"), ("link", "0.25 s late"), ("link", "whole")]

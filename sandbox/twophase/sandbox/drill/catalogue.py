@@ -11,7 +11,7 @@ from twophase.sandbox.drill.crowd import CROWDS
 from twophase.sandbox.drill.disk import DISKS
 from twophase.sandbox.drill.journals import JOURNALS
 from twophase.sandbox.drill.network import NETWORKS
-from twophase.sandbox.drill.pairs import PAIRS
+from twophase.sandbox.drill.pairs import PAIRS, RECOVERIES
 from twophase.sandbox.drill.stops import STOPS
 from twophase.sandbox.drill.takeover import TAKEOVERS
 from twophase.sandbox.drill.values import Drill
@@ -22,6 +22,7 @@ def catalogue() -> tuple[Drill, ...]:
     return (
         *(dies_at(point) for point in CrashPoint),
         *PAIRS,
+        *RECOVERIES,
         *STOPS,
         *TAKEOVERS,
         *DISKS,

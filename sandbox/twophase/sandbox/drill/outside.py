@@ -2,9 +2,10 @@
 
     python outside.py < databases     with a line NAME=DSN for every database
 
-Prints a JSON list of what is wrong, in words, and ends with 1 if there is anything. Lives here: one script that
-imports nothing of the project, so that no mistake of the project can hide in it. Must not live here: what clients were
-told; only the databases are asked.
+Prints a JSON list of what is wrong, in words, and ends with 1 if there is anything, with 3 if it cannot tell.
+
+Lives here: one script that imports nothing of the project, so that no mistake of the project can hide in it. Must not
+live here: what clients were told; only the databases are asked.
 
 Which transaction booked a row is not asked of the business, either: a row and the ledger's row of its branch come out
 of one local transaction, so that both have the same xmin (the manual, 5.6, "System Columns").
@@ -130,7 +131,11 @@ def main() -> int:
     if not lines or any("=" not in line for line in lines):
         sys.stderr.write("usage: outside.py < databases, with a line NAME=DSN for every database\n")
         return 2
-    found = wrong({name: read(dsn) for name, _, dsn in (line.partition("=") for line in lines)})
+    try:
+        found = wrong({name: read(dsn) for name, _, dsn in (line.partition("=") for line in lines)})
+    except psycopg.Error as error:
+        sys.stderr.write(f"outside.py: a database cannot be read: {error}\n")
+        return 3
     sys.stdout.write(json.dumps(found) + "\n")
     return 1 if found else 0
 

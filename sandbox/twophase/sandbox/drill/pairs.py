@@ -116,6 +116,9 @@ PAIRS: Final = (
         CrashPoint.PARTICIPANT_AFTER_LOCAL_COMMIT,
         "delegated twice: to one that never heard of it, and to one that did it and could not say so",
     ),
+)
+
+RECOVERIES: Final = (
     _in_recovery(
         CrashPoint.COORDINATOR_AFTER_DECIDE,
         CrashPoint.RECOVERY_BEFORE_TAKE_UP,

@@ -22,6 +22,8 @@ from twophase.sandbox.drill.values import Drill
 from twophase.sandbox.errors import SandboxError
 
 _WARM_UP: Final = 0.3
+# Seconds. Recovery is a matter of seconds on any machine; what takes longer waited for something it should not.
+_RECOVERED_WITHIN: Final = 10.0
 
 
 class Verdict(Enum):
@@ -167,6 +169,9 @@ async def _run(stage: Stage, drill: Drill, seed: int) -> Outcome:
         await stage.rest()
         timeline = stage.recorder.timeline(load.record.answers)
     wrong.extend(stage.verdict(load))
+    recovery = max(stage.recoveries[measured:], default=None)
+    if recovery is not None and recovery > _RECOVERED_WITHIN * 1000:
+        wrong.append(f"late: branches were in doubt for {recovery:.0f} ms, more than {_RECOVERED_WITHIN:g} s")
     outside = await stage.outside_verdict()
     stage.forget()
     return Outcome(
@@ -174,7 +179,7 @@ async def _run(stage: Stage, drill: Drill, seed: int) -> Outcome:
         tuple(wrong),
         {told.value: load.record.count()[told] for told in Told},
         time.monotonic() - started,
-        max(stage.recoveries[measured:], default=None),
+        recovery,
         skipped,
         stage.take_figures(),
         outside,

@@ -17,6 +17,8 @@ from twophase.sandbox.postgres import StopMode
 
 _BANK: Final = NAMES[0]
 _AWAY: Final = 2.0
+# Long enough for whoever dials with growing pauses to be in the middle of one.
+_LONG_AWAY: Final = 9.0
 
 
 async def _kill_coordinator(stage: Stage) -> None:
@@ -58,6 +60,14 @@ async def _stop_postgres(stage: Stage) -> None:
     await stage.measure()
 
 
+async def _postgres_away(stage: Stage) -> None:
+    cluster = stage.system.cluster_of(_BANK)
+    await asyncio.to_thread(cluster.stop, StopMode.FAST)
+    await asyncio.sleep(_LONG_AWAY)
+    await asyncio.to_thread(cluster.start)
+    await stage.measure()
+
+
 async def _orderly_restart(stage: Stage) -> None:
     await stage.program(COORDINATOR).restart()
     await stage.measure()
@@ -72,5 +82,6 @@ STOPS: Final = (
     Drill("freeze the coordinator", f"SIGSTOP, and SIGCONT after {_AWAY:g} s", _freeze_coordinator),
     Drill("freeze a participant", f"SIGSTOP, and SIGCONT after {_AWAY:g} s", _freeze_participant),
     Drill("stop Postgres at once", f"immediate shutdown of {_BANK}'s server, and a start", _stop_postgres, quick=True),
+    Drill("Postgres is away", f"{_BANK}'s server is stopped, and comes back after {_LONG_AWAY:g} s", _postgres_away),
     Drill("restart the coordinator", "SIGTERM, and a start", _orderly_restart),
 )
