@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from psycopg_pool import PoolTimeout
 
 from fixtures.branches import GID, Do, Wire, apply, opened, refusal, vote
 from fixtures.clusters import Database
@@ -24,9 +25,9 @@ from fixtures.second_phase import (
     until,
     value,
 )
-from twophase.participant import Refused
+from twophase.participant import Refused, database
 from twophase.participant.bound import MisfitWork
-from twophase.participant.database import sync_pool
+from twophase.participant.database import async_pool, sync_pool
 from twophase.participant.errors import PayloadError
 from twophase.participant.outcomes import (
     Applied,
@@ -272,3 +273,17 @@ def test_a_database_gone_silent_is_given_up_in_seconds_unless_the_dsn_says_other
     assert {"keepalives_idle": "5", "tcp_user_timeout": "10000"}.items() <= seen(purse.dsn).items()
     own = seen(f"{purse.dsn}?tcp_user_timeout=77")
     assert (own["tcp_user_timeout"], own["keepalives_idle"]) == ("77", "5")
+
+
+async def test_a_database_that_is_away_is_dialled_anew_whenever_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool that goes on dialling by itself does so with pauses that grow with the outage."""
+    nowhere = "postgresql://127.0.0.1:1/nowhere?connect_timeout=2"
+    monkeypatch.setattr(database, "_DIAL_AGAIN", 0.01)
+    with sync_pool(nowhere, "payment", use="work", size=1) as pool:
+        await until(lambda: pool.get_stats()["pool_size"] == 0)
+        tried = pool.get_stats()["connections_errors"]
+        with pytest.raises(PoolTimeout):
+            await asyncio.to_thread(pool.getconn, 0.2)
+        assert pool.get_stats()["connections_errors"] > tried
+    async with async_pool(nowhere, "payment", size=1) as other:
+        await until(lambda: other.get_stats()["pool_size"] == 0)

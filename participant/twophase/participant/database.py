@@ -101,6 +101,10 @@ _OURS_ALONE: Final = (
 )
 _PREPARE_THRESHOLD: Final = 5
 
+# Seconds. While a database is away a pool doubles its pause between two attempts, and after an outage of a minute would
+# sleep for another one. Given up after this, it dials again as soon as somebody wants a connection.
+_DIAL_AGAIN: Final = 1.0
+
 # A database that has gone silent is given up after some ten seconds (libpq's parameters, the manual, 34.1.2), not
 # after the system's two hours: its connections are few, and one of them may be needed to finish a branch.
 _NOTICE_SILENCE: Final[Mapping[str, int]] = {
@@ -213,6 +217,7 @@ def sync_pool(dsn: str, participant: str, *, use: str, size: int) -> ConnectionP
         max_size=size,
         open=False,
         configure=_identify,
+        reconnect_timeout=_DIAL_AGAIN,
         name=f"twophase {participant} {use}",
         num_workers=1,
     )
@@ -228,6 +233,7 @@ def async_pool(dsn: str, participant: str, *, size: int) -> AsyncConnectionPool[
         max_size=size,
         open=False,
         configure=_identify_async,
+        reconnect_timeout=_DIAL_AGAIN,
         name=f"twophase {participant} work",
         num_workers=1,
     )

@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from inspect import signature
 from typing import Final
 
 from twophase.coordinator.engine.api import DEFAULT_LIMITS
+from twophase.coordinator.engine.engine import Engine
 from twophase.coordinator.engine.running import FINISH_SECONDS, LONGEST_PAUSE
 from twophase.coordinator.transport import CHANNEL_OPTIONS
 from twophase.participant.database import CONNECT_TIMEOUT
@@ -55,8 +57,10 @@ _CHANNEL: Final = dict(CHANNEL_OPTIONS)
 _RECONNECT: Final = _CHANNEL["grpc.max_reconnect_backoff_ms"] / 1000
 _SILENCE: Final = (_CHANNEL["grpc.keepalive_time_ms"] + _CHANNEL["grpc.keepalive_timeout_ms"]) / 1000
 
+_SWEEP: Final = signature(Engine).parameters["sweep_every"].default
 _AT_ONCE: Final = (
-    "no waiting: the first sweep comes right after the ready line, the next ones after fractions of a second"
+    "one round trip from its ready line: everybody is asked at once; what a slow server prepares after that is found by"
+    f" a later sweep, fractions of a second apart at first and {_SWEEP:g} s at most"
 )
 _BACK: Final = (
     f"{_RECONNECT + LONGEST_PAUSE:g} s from its ready line: {_RECONNECT:g} s until it is dialled again,"
