@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final
 
-from twophase.sandbox.drill.failures import Failure
+from twophase.sandbox.drill.failure import Failure
 
 _HEAD: Final = """\
 # What fails, and what happens then
@@ -22,7 +22,8 @@ most* is what the constants in the code allow, from the moment the fault is over
 line (or the end of the fault) until no branch of before was in doubt: median and longest of the row's drills.
 
 `python tests/tools/write_failure_matrix.py < drills.json` writes this file from what `twophase drill --json` printed,
-and without an input writes only the prose anew, which stands in `sandbox/twophase/sandbox/drill/failures.py`.
+and without an input writes only the prose anew, which stands in `failures_inside.py`
+and `failures_outside.py` beside the drills, in `sandbox/twophase/sandbox/drill`.
 
 """
 _RUN: Final = "The run: "

@@ -70,6 +70,7 @@ async def _takeover(stage: Stage, standbys: Sequence[Program]) -> Program:
     while time.monotonic() < started + _TAKEOVER_SECONDS:
         for standby in standbys:
             if _READY in standby.output:
+                await standby.become_ready()
                 stage.figures["takeover_s"] = time.monotonic() - started
                 await standby.become_ready()
                 await stage.measure()

@@ -1,0 +1,211 @@
+"""The failures of processes: a coordinator, a participant, several of them.
+
+Lives here: what happens, who finishes it, how long that may take, which drills show it. Must not live here: what fails
+around them (`failures_outside`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from twophase.coordinator.engine.api import DEFAULT_LIMITS
+from twophase.sandbox.drill.crowd import CROWDS
+from twophase.sandbox.drill.failure import AT_ONCE, BACK, Failure, Group
+from twophase.sandbox.drill.pairs import PAIRS, RECOVERIES
+
+INSIDE: Final = (
+    # --- the coordinator ----------------------------------------------------------------------------------------------
+    Failure(
+        Group.COORDINATOR,
+        "It dies before the commit is durable, or while it aborts",
+        "Nobody was told anything. What is prepared holds its locks until the coordinator is back; then abort is"
+        " presumed, through the same write-once decision, and rolled back. Clients ask again and get the outcome.",
+        "the restarted coordinator",
+        AT_ONCE,
+        (
+            "coordinator.before-prepare",
+            "coordinator.after-vote",
+            "coordinator.before-decide",
+            "coordinator.before-write",
+            "coordinator.before-abort",
+            "coordinator.after-abort",
+        ),
+    ),
+    Failure(
+        Group.COORDINATOR,
+        "It dies after the commit is durable",
+        "The decision stands. Branches that were not told stay prepared until the coordinator is back; then each one is"
+        " told, and those that had committed answer so from their ledger.",
+        "the restarted coordinator",
+        AT_ONCE,
+        (
+            "coordinator.after-write",
+            "coordinator.after-decide",
+            "coordinator.before-commit",
+            "coordinator.after-commit",
+            "coordinator.before-end",
+            "coordinator.after-end",
+            "coordinator.before-reply",
+        ),
+    ),
+    Failure(
+        Group.COORDINATOR,
+        "It dies around a commit that it delegated to the only writer",
+        "The decision is the delegate's ledger row. The coordinator asks for it; if there is none, a tombstone there"
+        " makes sure that there never will be, and the transaction is aborted.",
+        "the restarted coordinator, by the delegate's ledger",
+        AT_ONCE,
+        (
+            "coordinator.before-apply",
+            "coordinator.after-apply",
+            "coordinator.before-settle",
+            "coordinator.after-settle",
+        ),
+    ),
+    Failure(
+        Group.COORDINATOR,
+        "It dies while it starts, makes a participant known, or recovers",
+        "Recovery repeats nothing that is done and leaves nothing half done: the next start takes a new epoch, fences"
+        " the old ones, and begins again.",
+        "the next start",
+        AT_ONCE,
+        (
+            "coordinator.before-epoch",
+            "coordinator.after-epoch",
+            "coordinator.before-register",
+            "coordinator.after-register",
+            "recovery.before-take-up",
+            "recovery.after-take-up",
+            "recovery.before-presume",
+            "recovery.after-presume",
+            "recovery.before-sweep",
+            "recovery.after-sweep",
+        ),
+    ),
+    Failure(
+        Group.COORDINATOR,
+        "It is killed, or stopped in order, at any moment",
+        "As above, whichever it was. Told to stop, it takes nothing new and finishes what it can in its grace period.",
+        "the restarted coordinator",
+        AT_ONCE,
+        ("kill the coordinator", "restart the coordinator"),
+    ),
+    Failure(
+        Group.COORDINATOR,
+        "It is frozen, and wakes up",
+        "Everything waits. Awake again it goes on; what its clients or participants gave up meanwhile is repeated.",
+        "the coordinator",
+        AT_ONCE,
+        ("freeze the coordinator",),
+    ),
+    Failure(
+        Group.COORDINATOR,
+        "It is killed or frozen, and another one stands by",
+        "The standby takes over as soon as the journal's lock is free. A holder that only is frozen is killed first, by"
+        " its process number and start, so that waking up it can change nothing.",
+        "the standby",
+        "for a killed one no waiting, for a frozen one the time that --takeover-after says (here 1 s); then as after a"
+        " start",
+        ("killed, with a standby", "frozen, with a standby", "two standbys"),
+    ),
+    Failure(
+        Group.COORDINATOR,
+        "It leaves a thousand branches in doubt",
+        "Decided ones are finished, undecided ones presumed aborted, many at a time.",
+        "the restarted coordinator",
+        "seconds; it grows with their number",
+        tuple(drill.name for drill in CROWDS),
+    ),
+    # --- a participant ------------------------------------------------------------------------------------------------
+    Failure(
+        Group.PARTICIPANT,
+        "It dies before its branch is prepared",
+        "Its Postgres rolls the branch back. The transaction is aborted at once, because the call fails; a tombstone"
+        " bars what may still be under way.",
+        "the coordinator",
+        BACK,
+        (
+            "participant.before-work",
+            "participant.after-work",
+            "participant.before-refusal",
+            "participant.after-refusal",
+        ),
+    ),
+    Failure(
+        Group.PARTICIPANT,
+        "It dies with its branch prepared and its vote unheard",
+        "The transaction is aborted everywhere else at once. The prepared branch is found by the sweep when the"
+        " participant is back, and rolled back.",
+        "the coordinator, when the participant is back",
+        BACK,
+        ("participant.after-prepare", "participant.before-vote"),
+    ),
+    Failure(
+        Group.PARTICIPANT,
+        "It dies while it carries out the decision",
+        "The other branches are finished without waiting for it. The call is repeated until it is answered; a branch"
+        " that was finished before is recognised by its ledger row.",
+        "the coordinator, when the participant is back",
+        BACK,
+        (
+            "participant.before-commit-prepared",
+            "participant.after-commit-prepared",
+            "participant.before-rollback-prepared",
+            "participant.after-rollback-prepared",
+            "participant.before-tombstone",
+            "participant.after-tombstone",
+            "one dies after its vote, the others commit",
+        ),
+    ),
+    Failure(
+        Group.PARTICIPANT,
+        "It dies after a commit that was delegated to it",
+        "Its ledger row is the decision, and stands; the coordinator asks for it. Until then the client waits, or is"
+        " told that the outcome is not known.",
+        "the coordinator, when the participant is back",
+        BACK,
+        ("participant.after-local-commit",),
+    ),
+    Failure(
+        Group.PARTICIPANT,
+        "It dies while it shakes hands",
+        "It counts as away until it does; what it has remembered of the coordinator's epoch is safe either way.",
+        "the coordinator, when the participant is back",
+        BACK,
+        ("participant.before-remember", "participant.after-remember"),
+    ),
+    Failure(
+        Group.PARTICIPANT,
+        "It is away, or frozen, for a while",
+        "Transactions with it are aborted at once if it cannot be reached, at their deadline if it does not answer"
+        f" ({DEFAULT_LIMITS.default_deadline:g} s, unless the client asks for less). Others go on.",
+        "the coordinator, when the participant is back",
+        BACK,
+        ("a participant is away", "freeze a participant"),
+    ),
+    # --- several ------------------------------------------------------------------------------------------------------
+    Failure(
+        Group.BOTH,
+        "Everything is killed",
+        "Prepared branches survive in their databases, decisions in the journal; nothing else is needed.",
+        "the restarted coordinator, as the participants come back",
+        BACK,
+        ("kill everything",),
+    ),
+    Failure(
+        Group.BOTH,
+        "The coordinator dies at work, and then a participant",
+        "As each of them alone: who finishes never relies on who began.",
+        "the restarted coordinator, when the participant is back",
+        BACK,
+        tuple(drill.name for drill in PAIRS),
+    ),
+    Failure(
+        Group.BOTH,
+        "The coordinator dies, dies again while it recovers, and a participant dies of what recovery asks",
+        "Recovery is repeated by the next start; what it had done is recognised.",
+        "the next start, when the participant is back",
+        BACK,
+        tuple(drill.name for drill in RECOVERIES),
+    ),
+)
