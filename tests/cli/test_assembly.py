@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from twophase.coordinator import server
 from twophase.coordinator.engine.api import Rejected
 from twophase.coordinator.engine.engine import Engine
 from twophase.coordinator.journal.ballast import Ballast
+from twophase.coordinator.journal.lock import FileLock
 from twophase.coordinator.journal.port import JournalFull
 from twophase.coordinator.journal.sqlite import SqliteJournal
 from twophase.v1 import coordinator_pb2, coordinator_pb2_grpc, types_pb2
@@ -99,6 +101,32 @@ async def test_r10_a_failed_engine_is_told_at_once(settings: server.Settings) ->
     async with server.running(settings, on_failure=told.set_result) as running:
         running.engine.failed.set_exception(OSError("the disk is gone"))
         assert str(await told) == "the disk is gone"
+
+
+async def test_whoever_took_over_waits_for_the_port_of_the_one_that_is_gone(settings: server.Settings) -> None:
+    with socket.socket() as leaving:
+        leaving.bind(("127.0.0.1", 0))
+        leaving.listen()
+        port = leaving.getsockname()[1]
+        there = server.Settings(settings.journal, Address("127.0.0.1", port))
+        asyncio.get_running_loop().call_later(0.2, leaving.close)
+        async with server.running(there, lock=FileLock(settings.journal)) as running:
+            assert running.port == port
+
+
+async def test_whoever_took_over_does_not_wait_for_ever(
+    settings: server.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_PORT_SECONDS", 0.1)
+    with socket.socket() as staying:
+        staying.bind(("127.0.0.1", 0))
+        staying.listen()
+        there = server.Settings(settings.journal, Address("127.0.0.1", staying.getsockname()[1]))
+        with pytest.raises(server.CannotStart, match="the port is in use"):
+            async with server.running(there, lock=FileLock(settings.journal)):
+                pass
+    async with server.running(settings) as running:
+        assert running.journal.epoch.number == 1
 
 
 async def execute_somewhere(address: str) -> Problem:

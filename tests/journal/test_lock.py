@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from twophase.coordinator.journal import holder
 from twophase.coordinator.journal import lock as lock_module
 from twophase.coordinator.journal.holder import CannotEnd, Holder
 from twophase.coordinator.journal.lock import FileLock, Record, read_record
@@ -145,6 +146,23 @@ def test_without_handles_nobody_is_ended(child: subprocess.Popen[bytes], monkeyp
     monkeypatch.delattr(os, "pidfd_open", raising=False)
     with pytest.raises(CannotEnd, match="no safe handle"):
         holder_of(child).end()
+    assert child.poll() is None
+
+
+@needs_handles
+def test_a_process_whose_start_is_hidden_is_not_touched(
+    child: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = holder_of(child)
+    # As with the mount option hidepid of /proc: one's own entries can be read, those of others cannot.
+    for name in ("sys/kernel/random", "self/ns"):
+        (tmp_path / name).mkdir(parents=True)
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+    (tmp_path / "sys/kernel/random/boot_id").write_text(boot, encoding="ascii")
+    (tmp_path / "self/ns/pid").symlink_to(Path("/proc/self/ns/pid").readlink())
+    monkeypatch.setattr(holder, "_PROC", tmp_path)
+    with pytest.raises(CannotEnd, match="does not show when it was started"):
+        here.end()
     assert child.poll() is None
 
 

@@ -222,6 +222,7 @@ async def test_a_process_that_was_given_the_number_of_the_holder_is_not_hit(pair
         done, _ = await asyncio.wait({looking}, timeout=2.0)
         assert not done
         assert innocent.poll() is None
+        assert f"process {innocent.pid} is gone, and somebody still has the journal" in second.log.read_text()
         holding.release()
         await looking
 

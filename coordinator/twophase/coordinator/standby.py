@@ -85,5 +85,7 @@ def _end(holder: Holder, takeover_after: float) -> None:
     try:
         if holder.end():
             _log.critical("%s: killed it, and take over", silent)
+        else:
+            _log.warning("process %d is gone, and somebody still has the journal: waiting", holder.pid)
     except CannotEnd as error:
         _log.critical("%s; it is not killed: %s. Kill it by hand, and this one takes over", silent, error)

@@ -54,7 +54,10 @@ class Holder:
         except (AttributeError, OSError) as error:
             raise CannotEnd("this system gives no safe handle to a process (Linux 5.3 or newer does)") from error
         try:
-            if _born(self.pid) != self.born:
+            born = _born(self.pid)
+            if born == _UNKNOWN:
+                raise CannotEnd("the system does not show when it was started")
+            if born != self.born:
                 return False
             signal.pidfd_send_signal(handle, signal.SIGKILL)
         except ProcessLookupError:
