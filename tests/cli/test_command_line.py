@@ -100,6 +100,13 @@ BAD_OPTIONS = {
     "default zero": (["--default-deadline", "0"], "above 0"),
     "payload limit zero": (["--payload-limit", "0"], "between 1 and"),
     "payload limit over the message": (["--payload-limit", str(1 << 30)], "largest message"),
+    "retention without a unit": (["--retention", "7"], "s, m, h or d"),
+    "retention of an odd unit": (["--retention", "7w"], "s, m, h or d"),
+    "negative retention": (["--retention", "-7d"], "s, m, h or d"),
+    "retention zero": (["--retention", "0d"], "above 0"),
+    "retention for ever": (["--retention", "99999d"], "at most 36500d"),
+    "retention as long as the cap": (["--retention", "60s"], "not longer than the longest deadline, 60 s"),
+    "retention under a longer cap": (["--retention", "2m", "--deadline-cap", "300"], "be applied a second time"),
     "odd level": (["--log-level", "loud"], "debug, info, warning, error"),
     "negative grace": (["--grace", "-1"], "--grace"),
 }
@@ -116,3 +123,10 @@ def test_a_bad_option_of_serve_is_told_before_anything_is_touched(
     assert result.exit_code == 2
     assert told in plain(result.output)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("61s", 61), ("90.5s", 90.5), ("30m", 1_800), ("12h", 43_200), ("7d", 604_800)]
+)
+def test_a_retention_is_a_number_with_its_unit(text: str, seconds: float) -> None:
+    assert cli._retention(text, 60.0) == seconds

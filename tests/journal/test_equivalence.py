@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from journal.samples import BRANCHES, request
-from twophase.contract.names import Epoch, Txid
+from journal.stores import HandSetClock
+from twophase.contract.names import MAX_SEQUENCE, Epoch, Txid
 from twophase.coordinator.journal.events import Begun, Ended, Event, Finished, RequestRef, TransactionRecord, Voted
 from twophase.coordinator.journal.fold import fold
 from twophase.coordinator.journal.memory import MemoryDisk, MemoryJournal
-from twophase.coordinator.journal.port import Journal, JournalError, Proposal, Ruling
+from twophase.coordinator.journal.port import Journal, JournalError, Proposal, Pruning, Ruling
 from twophase.coordinator.journal.sqlite import SqliteJournal
 from twophase.coordinator.protocol.decisions import ABORT, COMMIT, Decision, Ending, Vote, delegated
 
@@ -82,7 +83,20 @@ class Lift:
     position: int
 
 
-Deed = Together | Append | Fence | Suspect | Lift | Reopen
+@dataclass(frozen=True)
+class Prune:
+    """Prunes the epoch that is so many openings old, after the wall clock was moved, forward or back. The newest `late`
+    events are too young."""
+
+    age: int
+    below: int
+    settled: bool
+    limit: int
+    moved: int
+    late: int
+
+
+Deed = Prune | Together | Append | Fence | Suspect | Lift | Reopen
 
 
 def appended(sequence: int, claim: RequestRef | None, committed: bool, kind: int) -> Callable[[Txid], Event]:  # noqa: FBT001
@@ -107,6 +121,15 @@ deeds: st.SearchStrategy[Deed] = st.one_of(
         st.sampled_from([0, 0, 1]),
         st.builds(appended, sequences, claims, st.booleans(), st.integers(0, 3)),
     ),
+    st.builds(
+        Prune,
+        st.integers(0, 2),
+        st.sampled_from([0, 2, 4, MAX_SEQUENCE]),
+        st.booleans(),
+        st.integers(1, 3),
+        st.sampled_from([0, 1, 1_000, -1_000]),
+        st.sampled_from([0, 0, 0, 3]),
+    ),
     st.sampled_from([Fence(0), Fence(1), Reopen(), Reopen(), Suspect("a"), Suspect("b"), Lift(0, 1), Lift(9, 30)]),
 )
 
@@ -114,8 +137,9 @@ deeds: st.SearchStrategy[Deed] = st.one_of(
 class Play:
     """One store going through a history. What it says is written down without nonces."""
 
-    def __init__(self, reopen: Callable[[], Awaitable[Journal]]) -> None:
+    def __init__(self, reopen: Callable[[HandSetClock], Awaitable[Journal]]) -> None:
         self.reopen = reopen
+        self.clock = HandSetClock()
         self.epochs: list[Epoch] = []
         self.said: list[object] = []
 
@@ -132,6 +156,8 @@ class Play:
                     journal.append(deed.make(Txid(self._epoch(deed.owner_age), 0)))
                 case Fence():
                     await journal.fence(self._epoch(deed.age))
+                case Prune():
+                    await self._prune(journal, deed)
                 case Suspect():
                     await journal.suspect(deed.proof)
                 case Lift() | Reopen():
@@ -144,8 +170,38 @@ class Play:
         await journal.close()
         return self.said
 
+    async def _prune(self, journal: Journal, deed: Prune) -> None:
+        """Prunes, and holds the store to what must never be lost."""
+        epoch = self._epoch(deed.age)
+        self.clock.at += deed.moved
+        await journal.flush()
+        pruning = Pruning(epoch, deed.below, self.clock.at, journal.position - deed.late, deed.settled, deed.limit)
+        before = {name: (await journal.transaction(name), await journal.history(name)) for name in self._names()}
+        kept = {record.txid for record in await journal.heuristics()}
+        horizon = {given.epoch: given.horizon for given in await journal.epochs()}
+        pruned = await journal.prune(pruning)
+        after = {given.epoch: given.horizon for given in await journal.epochs()}
+        for name, (record, history) in before.items():
+            if await journal.transaction(name) is not None:
+                continue
+            assert await journal.history(name) == ()
+            if record is None:
+                continue
+            assert (record.ended, name in kept, name.epoch) == (True, False, epoch)
+            assert name.sequence < min(pruned.horizon, deed.below)
+            assert history[-1].position <= pruning.up_to
+            assert max(one.at for one in history if isinstance(one.event, Ended)) < pruning.ended_before
+        for name, (record, _) in before.items():
+            if record is not None and not record.ended:
+                assert not horizon[name.epoch] <= name.sequence < after[name.epoch]
+        assert after == horizon | {epoch: max(horizon[epoch], pruned.horizon)}
+        self.said.append(pruned)
+
+    def _names(self) -> list[Txid]:
+        return [Txid(epoch, sequence) for epoch, sequence in itertools.product(self.epochs, range(4))]
+
     async def _open(self) -> Journal:
-        journal = await self.reopen()
+        journal = await self.reopen(self.clock)
         self.epochs.append(journal.epoch)
         return journal
 
@@ -158,7 +214,7 @@ class Play:
         return await journal.decide(Proposal(name, decide.decision, proposer, decide.claim, BRANCHES))
 
     async def _look(self, journal: Journal) -> None:
-        names = [Txid(epoch, sequence) for epoch, sequence in itertools.product(self.epochs, range(4))]
+        names = self._names()
         self.said.append([self._plain(await journal.transaction(name)) for name in names])
         for name in names:
             history = await journal.history(name)
@@ -198,7 +254,7 @@ def _without_nonce(name: Txid) -> Txid:
     return Txid(Epoch(name.epoch.number, NONCE), name.sequence)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(deeds, max_size=14))
 def test_both_stores_answer_alike(history: list[Deed]) -> None:
     disk = MemoryDisk()
@@ -206,8 +262,8 @@ def test_both_stores_answer_alike(history: list[Deed]) -> None:
         path = Path(directory) / "journal.db"
 
         async def play() -> tuple[list[object], list[object]]:
-            memory = Play(lambda: MemoryJournal.open(disk))
-            sqlite = Play(lambda: SqliteJournal.open(path))
+            memory = Play(lambda clock: MemoryJournal.open(disk, clock=clock))
+            sqlite = Play(lambda clock: SqliteJournal.open(path, clock=clock))
             return await memory.run(history), await sqlite.run(history)
 
         in_memory, in_sqlite = asyncio.run(play())

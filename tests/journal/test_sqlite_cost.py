@@ -83,6 +83,10 @@ async def test_the_log_is_moved_into_the_file_in_time(path: Path, bound: str, mo
     await journal.close()
 
 
+# A scan that ends with its first row.
+BY_KEY = {schema.NEWEST_TRANSACTION: ["SCAN events"]}
+
+
 async def test_no_question_of_the_hot_path_reads_the_history(path: Path) -> None:
     await (await SqliteJournal.open(path)).close()
     with closing(sqlite3.connect(path)) as connection:
@@ -93,6 +97,14 @@ async def test_no_question_of_the_hot_path_reads_the_history(path: Path) -> None
             schema.RELEASE_REQUEST,
             schema.LAST_EPOCH,
             schema.LAST_POSITION,
+            schema.NEWEST_TRANSACTION,
+            schema.CANDIDATES,
+            schema.RAISE_HORIZON,
+            schema.REQUESTS_IN_EVENTS,
+            schema.FORGET_REQUEST,
+            schema.FORGET_EVENTS,
+            schema.FORGET_DECISION,
+            schema.FORGET_TRANSACTION,
             schema.EVENTS_OF_TRANSACTION,
             schema.HISTORY_OF_TRANSACTION,
             schema.EVENTS_OF_REQUEST,
@@ -103,7 +115,7 @@ async def test_no_question_of_the_hot_path_reads_the_history(path: Path) -> None
             parameters = ("x",) * (2 if "?2" in sql else sql.count("?"))
             plan = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + sql, parameters)]
             scans = [step for step in plan if step.startswith("SCAN") and step != "SCAN CONSTANT ROW"]
-            assert [step for step in scans if "INDEX unfinished" not in step] == [], (sql, plan)
+            assert [step for step in scans if "INDEX unfinished" not in step] == BY_KEY.get(sql, []), (sql, plan)
 
 
 @pytest.mark.skipif(STRACE is None, reason="strace is not installed: syncs are counted by the journal alone")

@@ -29,6 +29,7 @@ from fixtures.second_phase import (
     value,
 )
 from twophase.contract.names import MAX_SEQUENCE, Epoch, Gid, InvalidName, Txid
+from twophase.participant import finish
 from twophase.participant.outcomes import OutcomeUnknown
 from twophase.participant.resource import ResourceManager
 from twophase.participant.work import Deadline
@@ -348,6 +349,19 @@ async def test_a_horizon_prunes_below_it_in_its_own_epoch_and_only_there(
     await manager.abort(gid_of(3), WORK, ABORT)
     await manager.remember(JOURNAL, EPOCH, {EPOCH: 5})
     assert [name for name, *_ in rows(purse)] == sorted(map(str, kept))
+
+
+async def test_pruning_is_bounded_and_says_when_there_is_more(
+    manager: ResourceManager, purse: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finish, "_PRUNED_AT_ONCE", 2)
+    for gid in (gid_of(1), gid_of(2), gid_of(3), gid_of(1, epoch=LATER)):
+        await apply(manager, gid)
+    both = {EPOCH: 5, LATER: 5}
+    answers = [await manager.remember(JOURNAL, LATER, both) for _ in range(2)]
+    assert [answer.pruning_left for answer in answers] == [True, False]
+    assert rows(purse) == []
+    assert not (await manager.remember(JOURNAL, LATER, {})).pruning_left
 
 
 async def test_a_horizon_only_rises(manager: ResourceManager, purse: Database) -> None:

@@ -329,7 +329,7 @@ async def test_many_transactions_that_are_too_many_or_malformed_are_refused(
 
 
 async def test_a_handshake_tells_who_this_is_and_what_it_offers(stub: Stub, resources: FakeResources) -> None:
-    resources.answer = Remembered(Epoch(2, "11223344"), 41)
+    resources.answer = Remembered(Epoch(2, "11223344"), 41, pruning_left=True)
     old = types_pb2.Epoch(number=1, nonce="11223344")
     answer = await stub.Handshake(handshake(horizons=[participant_pb2.Horizon(epoch=old, sequence=9)]))
     assert answer == participant_pb2.HandshakeResponse(
@@ -341,6 +341,7 @@ async def test_a_handshake_tells_who_this_is_and_what_it_offers(stub: Stub, reso
         ],
         last_epoch=types_pb2.Epoch(number=2, nonce="11223344"),
         highest_position=41,
+        pruning_left=True,
     )
     assert resources.asked == [(JOURNAL, Epoch(3, "aabbccdd"), {Epoch(1, "11223344"): 9})]
     resources.answer = Remembered(None, 0)

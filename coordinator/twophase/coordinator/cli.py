@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import logging
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from twophase.coordinator.transport import MAX_MESSAGE_BYTES
 _OWN: Final = "twophase"
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _DAY: Final = 86_400.0
+_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": _DAY}
+_LONGEST_RETENTION: Final = 36_500 * _DAY
 _TAKEOVER_AFTER: Final = 5.0
 
 
@@ -198,6 +201,16 @@ def serve(
         int,
         typer.Option(envvar="TWOPHASE_PAYLOAD_LIMIT", metavar="BYTES", help="The largest payload of one operation."),
     ] = 1 << 20,
+    retention: Annotated[
+        str,
+        typer.Option(
+            envvar="TWOPHASE_RETENTION",
+            metavar="DURATION",
+            help="How long a transaction is remembered after it has ended everywhere, as in 90s, 30m, 12h, 7d. Its"
+            " request id is protected for as long: a repetition that comes later runs again. Longer than the"
+            " deadline cap.",
+        ),
+    ] = "7d",
     grace: Annotated[
         float,
         typer.Option(
@@ -257,6 +270,7 @@ def serve(
     """Run the coordinator. It prints one line when it is ready, or stands by, and ends on SIGTERM or SIGINT."""
     _log_to_stderr(log_level, label)
     _check_limits(default_deadline, deadline_cap, payload_limit)
+    kept = _retention(retention, deadline_cap)
     _check_takeover(takeover_after, standby=standby)
     if after_restore and standby:
         raise typer.BadParameter("a restored journal has no other coordinator", param_hint="--after-restore")
@@ -273,7 +287,7 @@ def serve(
         listen=where,
         label=label,
         participants=declared,
-        limits=Limits(default_deadline, deadline_cap, payload_limit),
+        limits=Limits(default_deadline, deadline_cap, payload_limit, retention=kept),
         plaintext_allowed=allow_plaintext,
         grace=grace,
         ballast=ballast << 20,
@@ -316,6 +330,23 @@ def _check_limits(default_deadline: float, deadline_cap: float, payload_limit: i
     if not 0 < payload_limit <= MAX_MESSAGE_BYTES:
         fact = f"{payload_limit} is not between 1 and {MAX_MESSAGE_BYTES}, the largest message"
         raise typer.BadParameter(fact, param_hint="--payload-limit")
+
+
+def _retention(text: str, deadline_cap: float) -> float:
+    """The retention in seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is not a number with s, m, h or d behind it", param_hint="--retention")
+    seconds = float(found[1]) * _UNITS[found[2]]
+    if not 0 < seconds <= _LONGEST_RETENTION:
+        raise typer.BadParameter(f"{text} is not above 0 and at most 36500d", param_hint="--retention")
+    if seconds <= deadline_cap:
+        raise typer.BadParameter(
+            f"{text} is not longer than the longest deadline, {deadline_cap:g} s (--deadline-cap): a branch that is"
+            " still at work when its transaction is forgotten might not see that, and be applied a second time",
+            param_hint="--retention",
+        )
+    return seconds
 
 
 def _check_takeover(seconds: float | None, *, standby: bool) -> None:

@@ -150,7 +150,11 @@ def remember(journal_id: str, epoch: Epoch, horizons: Mapping[Epoch, int]) -> St
         writes.append(Statement(ledger.RAISE_HORIZON.encode(), horizon))
         writes.append(Statement(ledger.PRUNE.encode(), below))
     reach(CrashPoint.PARTICIPANT_BEFORE_REMEMBER)
-    *_, ended = yield from _ask(*writes, COMMIT)
+    if horizons:
+        reach(CrashPoint.PARTICIPANT_BEFORE_PRUNE)
+    *_, ended = replies = yield from _ask(*writes, COMMIT)
+    if horizons:
+        reach(CrashPoint.PARTICIPANT_AFTER_PRUNE)
     reach(CrashPoint.PARTICIPANT_AFTER_REMEMBER)
     if ended.tag != "COMMIT":
         raise OutcomeUnknown(f"the handshake of the journal {journal_id} was not committed: {ended.tag}")
@@ -159,7 +163,13 @@ def remember(journal_id: str, epoch: Epoch, horizons: Mapping[Epoch, int]) -> St
             f"the handshake of the journal {journal_id} is committed on this server, but the wait for its synchronous"
             " standby was cut short; ask again"
         )
-    return Remembered(last_epoch=None if touched.rows else Epoch(number, nonce), highest_position=max(position, pruned))
+    # After the first statement they come in pairs: a horizon, and what was pruned below it.
+    pruned_rows = [rows[0][0] for rows in (reply.rows for reply in replies[2:-1:2]) if rows]
+    return Remembered(
+        last_epoch=None if touched.rows else Epoch(number, nonce),
+        highest_position=max(position, pruned),
+        pruning_left=any(count >= _PRUNED_AT_ONCE for count in pruned_rows),
+    )
 
 
 def recall(journal_id: str) -> Steps[Remembered]:

@@ -146,10 +146,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Remembered(Answer):
-    """What the database knew of a journal before a handshake: its highest epoch, the highest position in its rows."""
+    """What the database knew of a journal before a handshake: its highest epoch, the highest position in its rows.
+
+    `pruning_left`: there are more rows below a horizon than were pruned.
+    """
 
     last_epoch: Epoch | None
     highest_position: int
+    pruning_left: bool = False
 
 
 @dataclass(frozen=True, slots=True)

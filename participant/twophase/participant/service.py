@@ -134,6 +134,7 @@ class ParticipantService(participant_pb2_grpc.ParticipantServicer):
             operations=[spec.describe() for spec in self._participant.operations.values()],
             last_epoch=None if remembered.last_epoch is None else _epoch(remembered.last_epoch),
             highest_position=remembered.highest_position,
+            pruning_left=remembered.pruning_left,
         )
 
     async def _prepare(self, request: participant_pb2.PrepareRequest) -> participant_pb2.PrepareResponse:

@@ -43,6 +43,8 @@ class CrashPoint(Enum):
     COORDINATOR_AFTER_ABORT = "coordinator.after-abort"
     COORDINATOR_BEFORE_END = "coordinator.before-end"
     COORDINATOR_AFTER_END = "coordinator.after-end"
+    COORDINATOR_BEFORE_PRUNE = "coordinator.before-prune"
+    COORDINATOR_AFTER_PRUNE = "coordinator.after-prune"
     COORDINATOR_BEFORE_REPLY = "coordinator.before-reply"
     RECOVERY_BEFORE_TAKE_UP = "recovery.before-take-up"
     RECOVERY_AFTER_TAKE_UP = "recovery.after-take-up"
@@ -65,6 +67,8 @@ class CrashPoint(Enum):
     PARTICIPANT_AFTER_TOMBSTONE = "participant.after-tombstone"
     PARTICIPANT_BEFORE_REMEMBER = "participant.before-remember"
     PARTICIPANT_AFTER_REMEMBER = "participant.after-remember"
+    PARTICIPANT_BEFORE_PRUNE = "participant.before-prune"
+    PARTICIPANT_AFTER_PRUNE = "participant.after-prune"
 
 
 class UnknownCrashPoint(ValueError):

@@ -279,7 +279,9 @@ class ExecuteRequest(_message.Message):
     WAIT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names this piece of business for ever, made by the client: 1 to 128 characters of [A-Za-z0-9._:/-]. At most one
-    transaction commits under it.
+    transaction commits under it, for as long as the coordinator remembers that one: it forgets a transaction some time
+    after it has ended at every participant (its retention, 7 days unless configured). A repetition that comes later is
+    a new request, and is executed; so do not send a request again after so long.
     """
     attempt: _builtins.int
     """Counts the tries of one request, from 1; 0 means 1. Only an attempt higher than every aborted one is executed."""

@@ -269,12 +269,17 @@ class HandshakeResponse(_message.Message):
     OPERATIONS_FIELD_NUMBER: _builtins.int
     LAST_EPOCH_FIELD_NUMBER: _builtins.int
     HIGHEST_POSITION_FIELD_NUMBER: _builtins.int
+    PRUNING_LEFT_FIELD_NUMBER: _builtins.int
     participant: _builtins.str
     """The participant's name."""
     highest_position: _builtins.int
     """The highest journal position there ever was in the ledger rows of this journal, those since pruned included; 0 if
     there was none. A coordinator whose journal never reached it was restored from a backup and must not presume anything
     aborted.
+    """
+    pruning_left: _builtins.bool
+    """True if rows below a horizon of this call are still there: they are pruned a bounded number at a time. Send the same
+    horizons again.
     """
     @_builtins.property
     def identity(self) -> _types_pb2.DatabaseIdentity:
@@ -296,10 +301,11 @@ class HandshakeResponse(_message.Message):
         operations: _abc.Iterable[Global___OperationDescription] | None = ...,
         last_epoch: _types_pb2.Epoch | None = ...,
         highest_position: _builtins.int = ...,
+        pruning_left: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "last_epoch", b"last_epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["highest_position", b"highest_position", "identity", b"identity", "last_epoch", b"last_epoch", "operations", b"operations", "participant", b"participant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["highest_position", b"highest_position", "identity", b"identity", "last_epoch", b"last_epoch", "operations", b"operations", "participant", b"participant", "pruning_left", b"pruning_left"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,7 +17,11 @@ from twophase.v1 import types_pb2
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one coordinator takes. Durations are seconds, sizes are bytes."""
+    """What one coordinator takes. Durations are seconds, sizes are bytes.
+
+    `retention` is how long what has ended everywhere is remembered, its request id with it; it must be longer than the
+    longest deadline, `deadline_cap`.
+    """
 
     default_deadline: float = 10.0
     deadline_cap: float = 60.0
@@ -25,6 +29,7 @@ class Limits:
     operations: int = 256
     participants: int = 64
     running: int = 10_000
+    retention: float = 7 * 86_400.0
 
 
 DEFAULT_LIMITS: Final = Limits()

@@ -36,6 +36,7 @@ from twophase.coordinator.engine.indoubt import Survey, survey
 from twophase.coordinator.engine.links import LinkLost, Links
 from twophase.coordinator.engine.live import Live
 from twophase.coordinator.engine.peers import Peer, Peers
+from twophase.coordinator.engine.pruning import Pruner
 from twophase.coordinator.engine.recorded import (
     answer_of,
     answer_of_earlier,
@@ -78,9 +79,11 @@ class Engine:
         self._peers = Peers(journal, links, self._tasks)
         self._around = Surroundings(journal, self._peers, self._tasks)
         self._sequence = itertools.count(1)
+        self._last_sequence = 0
         self._live = Live(self._tasks)
         self._admissions: dict[str, asyncio.Future[Running | None]] = {}
         self._supervisor = Supervisor(self._around, self._live, sweep_every=sweep_every)
+        self._pruner = Pruner(self._around, self._live, limits, next_sequence=lambda: self._last_sequence + 1)
         self.refusal: Rejected | None = None
         self._stopping = False
         self._patience: set[asyncio.Timeout] = set()
@@ -101,6 +104,7 @@ class Engine:
         """Knows its participants again and takes up what was left; recovery goes on in the background."""
         await self._peers.load()
         await self._supervisor.start()
+        self._tasks.spawn(self._pruner.run(), name="prune")
 
     async def stop(self, grace: float) -> None:
         """Takes nothing new, lets running transactions end for up to `grace` seconds, aborts those not decided by then.
@@ -281,7 +285,7 @@ class Engine:
         return running
 
     def _next_txid(self) -> Txid:
-        sequence = next(self._sequence)
+        sequence = self._last_sequence = next(self._sequence)
         if sequence >= MAX_SEQUENCE:
             raise RuntimeError(f"epoch {self.journal.epoch} has given out all its {MAX_SEQUENCE} transactions; restart")
         return Txid(self.journal.epoch, sequence)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch
@@ -20,6 +21,7 @@ from twophase.coordinator.journal.port import Journal, ParticipantRecord
 from twophase.v1 import participant_pb2, types_pb2
 
 _HANDSHAKE_SECONDS = 5.0
+_HORIZONS_AT_ONCE = 50  # each costs the participant two statements
 _FINISHING = 64  # calls of the second phase under way at one participant; it has a handful of connections for them
 
 
@@ -64,6 +66,19 @@ class Peers:
         self._links = links
         self._tasks = tasks
         self._peers: dict[str, Peer] = {}
+        self._horizons: dict[Epoch, int] = {}
+        # By participant, the horizons below which it has nothing any more, as it said in this process' time.
+        self._heard: dict[str, dict[Epoch, int]] = {}
+
+    def allow(self, epoch: Epoch, horizon: int) -> None:
+        """The participants may forget what lies below this horizon, which the journal has durably. The next handshakes
+        tell them."""
+        if horizon > self._horizons.get(epoch, 0):
+            self._horizons[epoch] = horizon
+
+    def has_news(self, peer: Peer) -> bool:
+        """Whether there are horizons the participant has not heard of, or has more to prune below."""
+        return bool(self._news(peer.name))
 
     @property
     def behind(self) -> str | None:
@@ -73,6 +88,8 @@ class Peers:
     async def load(self) -> None:
         """Knows again what the journal knows. Nobody is asked yet."""
         await self.quarantine.load()
+        for given in await self._journal.epochs():
+            self.allow(given.epoch, given.horizon)
         for record in await self._journal.participants():
             self._peers[record.name] = Peer(record, self._links.connect(record.address))
 
@@ -171,6 +188,7 @@ class Peers:
                 )
             await self._journal.register(record)
             peer.record = record
+            self._heard.pop(peer.name, None)  # another timeline may have lost what was said to the last one
         self._met(peer, answer)
 
     def _met(self, peer: Peer, answer: participant_pb2.HandshakeResponse) -> None:
@@ -192,11 +210,22 @@ class Peers:
         request = participant_pb2.HandshakeRequest(
             participant=name, journal_id=journal.journal_id, epoch=epoch, look_only=look_only
         )
+        news = {} if look_only else self._news(name)
+        for owner, sequence in news.items():
+            request.horizons.add(epoch=types_pb2.Epoch(number=owner.number, nonce=owner.nonce), sequence=sequence)
         answer = await link.handshake(request, timeout=_HANDSHAKE_SECONDS)
         if answer.participant != name:
             raise LinkRejected(f"the participant there is {answer.participant!r}, not {name!r}")
         await self._compare(name, answer)
+        if not answer.pruning_left:
+            self._heard.setdefault(name, {}).update(news)
         return answer
+
+    def _news(self, name: str) -> dict[Epoch, int]:
+        """Horizons to tell a participant, the oldest first, not more than fit well into one handshake."""
+        heard = self._heard.get(name, {})
+        news = ((epoch, at) for epoch, at in sorted(self._horizons.items()) if at > heard.get(epoch, 0))
+        return dict(islice(news, _HORIZONS_AT_ONCE))
 
     async def _compare(self, name: str, answer: participant_pb2.HandshakeResponse) -> None:
         """What the participant has seen, against what this journal has reached."""

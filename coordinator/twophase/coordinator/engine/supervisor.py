@@ -26,7 +26,7 @@ from twophase.coordinator.engine.recorded import shown_heuristics
 from twophase.coordinator.engine.running import FINISH_SECONDS, FIRST_PAUSE, LONGEST_PAUSE, Part, Running, Surroundings
 from twophase.coordinator.engine.settling import Settling
 from twophase.coordinator.journal.events import BranchRef, Finished, TransactionRecord
-from twophase.coordinator.journal.port import EpochRecord, Proposal
+from twophase.coordinator.journal.port import BelowHorizon, EpochRecord, Proposal
 from twophase.coordinator.protocol.decisions import ABORT, contradicts
 from twophase.coordinator.protocol.evidence import Sign
 from twophase.coordinator.protocol.resolution import Owner, Seen, Verdict, resolve
@@ -282,7 +282,10 @@ class Supervisor:
         journal = self._around.journal
         why = (reasons.presumed(),)
         reach(CrashPoint.RECOVERY_BEFORE_PRESUME)
-        await journal.decide(Proposal(txid, ABORT, journal.epoch, request, everywhere, why))
+        try:
+            await journal.decide(Proposal(txid, ABORT, journal.epoch, request, everywhere, why))
+        except BelowHorizon:
+            return False  # the horizon rose meanwhile; the next sweep settles it by evidence
         reach(CrashPoint.RECOVERY_AFTER_PRESUME)
         decided = await journal.transaction(txid)
         if decided is not None:

@@ -14,7 +14,7 @@ from itertools import islice
 from twophase.contract.names import Epoch, Txid
 from twophase.coordinator.journal.clock import Clock, wall_clock
 from twophase.coordinator.journal.events import Decided, Event, Happening, TransactionRecord
-from twophase.coordinator.journal.memory_state import Entry, Fenced, Given, Lifted, Stamped, State, Suspected
+from twophase.coordinator.journal.memory_state import Entry, Fenced, Given, Horizon, Lifted, Stamped, State, Suspected
 from twophase.coordinator.journal.port import (
     Basis,
     EpochRecord,
@@ -23,9 +23,12 @@ from twophase.coordinator.journal.port import (
     JournalLocked,
     ParticipantRecord,
     Proposal,
+    Pruned,
+    Pruning,
     Restoration,
     Ruling,
 )
+from twophase.coordinator.journal.pruning import plan
 from twophase.coordinator.journal.rules import check_event, check_limit, judge, needs_force
 
 
@@ -160,6 +163,22 @@ class MemoryJournal:
         """See the port."""
         self._check()
         await self._write([Fenced(epoch)])
+
+    async def prune(self, pruning: Pruning) -> Pruned:
+        """See the port."""
+        await self._settle()
+        horizon = self._state.horizons.get(pruning.epoch, 0)
+        if pruning.epoch not in self._state.given:
+            return Pruned(horizon, 0, more=False)
+        candidates = [one for one in self._state.candidates(pruning.epoch) if one.sequence < pruning.below]
+        known = [one for one in candidates if one.sequence >= horizon][: pruning.limit]
+        late = [one for one in candidates if one.sequence < horizon and one.ended_at is not None and not one.kept]
+        more = len(known) == pruning.limit
+        planned = plan(pruning, horizon, (*late[: pruning.limit], *known), all_there=not more)
+        changed = planned.horizon > horizon or bool(planned.gone)
+        if changed:
+            await self._write([Horizon(pruning.epoch, planned.horizon, planned.gone)])
+        return Pruned(planned.horizon, len(planned.gone), more=more and changed)
 
     async def suspect(self, proof: str) -> None:
         """See the port."""

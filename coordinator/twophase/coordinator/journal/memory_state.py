@@ -24,6 +24,7 @@ from twophase.coordinator.journal.events import (
 )
 from twophase.coordinator.journal.fold import fold
 from twophase.coordinator.journal.port import EpochRecord, ParticipantRecord, Proposal, Restoration
+from twophase.coordinator.journal.pruning import Candidate
 from twophase.coordinator.journal.rules import EpochView, Situation, Standing, claims_request, releases_request
 from twophase.coordinator.protocol.decisions import contradicts
 
@@ -44,10 +45,11 @@ class Fenced:
 
 @dataclass(frozen=True, slots=True)
 class Horizon:
-    """Records of an epoch below a sequence may have been pruned."""
+    """Records of an epoch below a sequence may have been pruned; those of the sequences in `gone` were."""
 
     epoch: Epoch
     sequence: int
+    gone: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class State:
     """All of it. `decided` and `holders` answer `decide` without a look at the history."""
 
     position: int = 0
+    newest_txid: Txid | None = None
     given: list[Epoch] = field(default_factory=list)
     fenced: set[Epoch] = field(default_factory=set)
     horizons: dict[Epoch, int] = field(default_factory=dict)
@@ -102,6 +105,8 @@ class State:
                 self.fenced.add(entry.epoch)
             case Horizon():
                 self.horizons[entry.epoch] = entry.sequence
+                for sequence in entry.gone:
+                    self._forget(Txid(entry.epoch, sequence))
             case Suspected():
                 self._suspect(entry.proof)
             case Lifted():
@@ -111,6 +116,7 @@ class State:
                 self.participants[entry.name] = entry
             case Stamped():
                 self.position += 1
+                self.newest_txid = entry.event.txid
                 self.events.setdefault(entry.event.txid, []).append(Happening(self.position, entry.at, entry.event))
                 self._apply_event(entry.event)
             case _:
@@ -164,6 +170,31 @@ class State:
     def highest_epoch(self) -> int:
         """The highest epoch number given out, or seen when the journal was lifted."""
         return max(self.restoration.floor, *(epoch.number for epoch in self.given), 0)
+
+    def candidates(self, epoch: Epoch) -> list[Candidate]:
+        """The transactions of an epoch, the oldest first, as pruning sees them."""
+        return [
+            Candidate(
+                sequence=txid.sequence,
+                ended_at=max((one.at for one in history if isinstance(one.event, Ended)), default=None),
+                position=history[-1].position,
+                kept=txid in self.contradicted,
+                newest=txid == self.newest_txid,
+            )
+            for txid, history in sorted(self.events.items())
+            if txid.epoch == epoch
+        ]
+
+    def _forget(self, txid: Txid) -> None:
+        for request_id in {request for request, attempts in self.attempts.items() if txid in {t for _, t in attempts}}:
+            self.attempts[request_id] = {attempt for attempt in self.attempts[request_id] if attempt[1] != txid}
+            if not self.attempts[request_id]:
+                del self.attempts[request_id]
+            if self.holders.get(request_id) == txid:
+                del self.holders[request_id]
+        del self.events[txid]
+        self.decided.pop(txid, None)
+        self.ended.discard(txid)
 
     def _known(self, txid: Txid) -> TransactionRecord:
         return fold(happening.event for happening in self.events[txid])

@@ -121,6 +121,33 @@ class EpochRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Pruning:
+    """What of one epoch may be forgotten: transactions below sequence `below` that ended before `ended_before`
+    (milliseconds since 1970, by the clock that stamps events) and of which nothing happened after position `up_to`.
+
+    The clock says only what is past retention. That everything which could still arrive has arrived is what `up_to` is
+    for: a position that was reached so long ago by a clock that cannot be set. `settled`: a sequence without a record
+    is over, too. At most `limit` transactions are looked at.
+    """
+
+    epoch: Epoch
+    below: int
+    ended_before: int
+    up_to: int
+    settled: bool
+    limit: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """The epoch's horizon now, how many records went, and whether another call may find `more`."""
+
+    horizon: int
+    forgotten: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Restoration:
     """What is known of the journal being, or having been, an older copy than its participants know.
 
@@ -217,6 +244,17 @@ class Journal(Protocol):
 
     async def fence(self, epoch: Epoch) -> None:
         """Fences an epoch, durably and for ever. Fencing a fenced one, or one that was never given out, is no error."""
+        ...
+
+    async def prune(self, pruning: Pruning) -> Pruned:
+        """Raises an epoch's horizon past what is over, and forgets what lies below, in one atomic step; durable when it
+        returns. Writes nothing if there is nothing to forget.
+
+        Forgotten are a transaction's events, its decision and its claim on a request id; what is decided about it from
+        then on is `BelowHorizon`. Records of heuristic outcomes stay (R11), also below the horizon. Epochs and fences
+        stay for ever (R5), and so does the newest event: positions are never given out twice. Nothing at or above a
+        horizon is ever forgotten. Raises `JournalFailed`.
+        """
         ...
 
     async def suspect(self, proof: str) -> None:

@@ -154,6 +154,34 @@ INSERT_HEURISTIC: Final = (
     "INSERT OR IGNORE INTO heuristics (txid, branch) SELECT ?1, ?2 FROM decisions WHERE txid = ?1 AND decision = ?3"
 )
 
+# --- pruning
+
+# Whose event is the newest.
+NEWEST_TRANSACTION: Final = "SELECT txid FROM events ORDER BY position DESC LIMIT 1"
+# The transactions of an epoch, the oldest first: when each ended, its last position, whether its record must stay.
+_CANDIDATES: Final = (
+    "SELECT t.txid,"
+    " CASE WHEN t.ended = 1 THEN (SELECT max(e.at) FROM events e WHERE e.txid = t.txid AND e.kind = 'ended') END,"
+    " (SELECT max(e.position) FROM events e WHERE e.txid = t.txid),"
+    " EXISTS (SELECT 1 FROM heuristics h WHERE h.txid = t.txid)"
+    " FROM transactions t WHERE t.txid >= ? AND t.txid < ?"
+)
+CANDIDATES: Final = f"{_CANDIDATES} ORDER BY t.txid LIMIT ?"
+# What was written below the horizon later, by evidence from the participants. Not what stays there for good.
+STRAGGLERS: Final = (
+    f"{_CANDIDATES} AND t.ended = 1 AND t.txid NOT IN (SELECT txid FROM heuristics) ORDER BY t.txid LIMIT ?"  # noqa: S608
+)
+# A horizon only rises.
+RAISE_HORIZON: Final = "UPDATE epochs SET horizon = max(horizon, ?) WHERE number = ? AND nonce = ?"
+# What names the requests of a transaction.
+REQUESTS_IN_EVENTS: Final = "SELECT body FROM events WHERE txid = ? AND kind IN ('begun', 'decided')"
+# One attempt at a request.
+FORGET_REQUEST: Final = "DELETE FROM requests WHERE request_id = ? AND attempt = ? AND txid = ?"
+# Everything else of a transaction.
+FORGET_EVENTS: Final = "DELETE FROM events WHERE txid = ?"
+FORGET_DECISION: Final = "DELETE FROM decisions WHERE txid = ?"
+FORGET_TRANSACTION: Final = "DELETE FROM transactions WHERE txid = ?"
+
 # --- reading
 
 # The proofs since the last lift.

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch, Txid
-from twophase.coordinator.journal import schema, sqlite_open
+from twophase.coordinator.journal import schema, sqlite_open, sqlite_prune
 from twophase.coordinator.journal.clock import Clock, wall_clock
 from twophase.coordinator.journal.codec import decode
 from twophase.coordinator.journal.events import Begun, Event, Happening, TransactionRecord
@@ -26,14 +28,17 @@ from twophase.coordinator.journal.lock import FileLock
 from twophase.coordinator.journal.port import (
     EpochRecord,
     JournalClosed,
+    JournalError,
     JournalFailed,
     ParticipantRecord,
     Proposal,
+    Pruned,
+    Pruning,
     Restoration,
     Ruling,
 )
 from twophase.coordinator.journal.rules import check_event, check_limit
-from twophase.coordinator.journal.sqlite_batch import Append, Fence, Lift, Mark, Propose, Register, Suspect
+from twophase.coordinator.journal.sqlite_batch import Append, Fence, Lift, Mark, Propose, Prune, Register, Suspect
 from twophase.coordinator.journal.sqlite_thread import SqliteThread
 from twophase.coordinator.journal.sqlite_writer import Topic, Writer
 
@@ -41,6 +46,8 @@ from twophase.coordinator.journal.sqlite_writer import Topic, Writer
 BUSY_TIMEOUT: Final = 2.0
 # How often the checkpoint of the opening is tried, each time for the busy timeout.
 OPEN_ATTEMPTS: Final = 5
+T = TypeVar("T")
+
 # Sorts after the name of every transaction.
 _NEWEST: Final = "~"
 
@@ -150,7 +157,9 @@ class SqliteJournal:
         answer = await self._writer.submit(Propose(proposal, self._clock()), topics)
         if isinstance(answer, Ruling):
             return answer
-        raise answer or AssertionError(f"the writer did not judge {proposal}")
+        if isinstance(answer, JournalError):
+            raise answer
+        raise AssertionError(f"the writer did not judge {proposal}")
 
     def append(self, event: Event) -> None:
         """See the port."""
@@ -175,6 +184,19 @@ class SqliteJournal:
         """See the port."""
         self._check_open()
         await self._writer.submit(Fence(epoch))
+
+    async def prune(self, pruning: Pruning) -> Pruned:
+        """See the port."""
+        await self._settle()
+        planned, horizon, _ = await self._run(partial(sqlite_prune.look, pruning=pruning))
+        if planned.horizon <= horizon and not planned.gone:
+            return Pruned(horizon, 0, more=False)
+        reach(CrashPoint.COORDINATOR_BEFORE_PRUNE)
+        answer = await self._writer.submit(Prune(pruning))
+        reach(CrashPoint.COORDINATOR_AFTER_PRUNE)
+        if isinstance(answer, Pruned):
+            return answer
+        raise AssertionError(f"the writer did not carry out {pruning}")
 
     async def suspect(self, proof: str) -> None:
         """See the port."""
@@ -280,8 +302,12 @@ class SqliteJournal:
         return tuple(_record(Txid.parse(name), events) for name, events in groupby(rows, key=lambda row: str(row[0])))
 
     async def _read(self, sql: str, *parameters: object) -> list[Any]:
+        return await self._run(lambda connection: connection.execute(sql, parameters).fetchall())
+
+    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """On the connection that only reads."""
         try:
-            return await self._reading.run(lambda connection: connection.execute(sql, parameters).fetchall())
+            return await self._reading.run(work)
         except sqlite3.Error as error:
             self._writer.fail(error)
             raise JournalFailed(

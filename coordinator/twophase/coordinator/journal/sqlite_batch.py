@@ -23,6 +23,8 @@ from twophase.coordinator.journal.port import (
     NotTheOwner,
     ParticipantRecord,
     Proposal,
+    Pruned,
+    Pruning,
     Ruling,
 )
 from twophase.coordinator.journal.rules import (
@@ -35,6 +37,7 @@ from twophase.coordinator.journal.rules import (
     needs_force,
     releases_request,
 )
+from twophase.coordinator.journal.sqlite_prune import prune
 from twophase.coordinator.protocol.decisions import Decision, DecisionKind
 
 
@@ -92,9 +95,16 @@ class Mark:
     forced: bool
 
 
-Item: TypeAlias = Append | Propose | Register | Fence | Suspect | Lift | Mark
-# What becomes of an item: a ruling or its refusal for a proposal, None for all else.
-Answer: TypeAlias = Ruling | EpochFenced | BelowHorizon | NotTheOwner | None
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """What may be forgotten."""
+
+    pruning: Pruning
+
+
+Item: TypeAlias = Append | Propose | Register | Fence | Suspect | Lift | Prune | Mark
+# What becomes of an item: a ruling or its refusal for a proposal, what was forgotten, None for all else.
+Answer: TypeAlias = Ruling | EpochFenced | BelowHorizon | NotTheOwner | Pruned | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +122,17 @@ def is_forced(item: Item) -> bool:
             return False
         case Propose():
             return needs_force(item.proposal.decision)
-        case Register() | Fence() | Suspect() | Lift():
+        case Register() | Fence() | Suspect() | Lift() | Prune():
             return True
         case Mark():
             return item.forced
         case _:
             assert_never(item)
+
+
+def pages(item: Item) -> int:
+    """How many pages it adds to the log, roughly."""
+    return item.pruning.limit if isinstance(item, Prune) else 1
 
 
 def write(connection: sqlite3.Connection, items: Sequence[Item], position: int) -> Written:
@@ -165,6 +180,8 @@ class _Writing:
             case Lift():
                 self.connection.execute(schema.INSERT_LIFT, (item.at, item.epoch, item.position))
                 return None
+            case Prune():
+                return prune(self.connection, item.pruning)
             case Mark():
                 return None
             case _:

@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 
 from twophase.contract.names import Txid
 from twophase.coordinator.journal.port import JournalFailed
-from twophase.coordinator.journal.sqlite_batch import Answer, Item, Mark, Written, is_forced, write
+from twophase.coordinator.journal.sqlite_batch import Answer, Item, Mark, Written, is_forced, pages, write
 from twophase.coordinator.journal.sqlite_thread import SqliteThread
 
 # How long, in seconds, an item that nobody waits for may wait for company.
@@ -168,7 +168,7 @@ class Writer:
         began = asyncio.get_running_loop().time()
         written = await self._thread.run(partial(self._write_batch, batch))
         self._position = written.position
-        self._log_pages += _PAGES_PER_BATCH + len(batch.items)
+        self._log_pages += _PAGES_PER_BATCH + sum(map(pages, batch.items))
         if batch.forced:
             self._durable = written.position
             self._syncs += 1

@@ -47,6 +47,21 @@ _SETTLING: Final = frozenset({CrashPoint.COORDINATOR_BEFORE_SETTLE, CrashPoint.C
 _REGISTERING: Final = frozenset({CrashPoint.COORDINATOR_BEFORE_REGISTER, CrashPoint.COORDINATOR_AFTER_REGISTER})
 _GREETING: Final = frozenset({CrashPoint.PARTICIPANT_BEFORE_REMEMBER, CrashPoint.PARTICIPANT_AFTER_REMEMBER})
 
+_PRUNING: Final = frozenset(
+    {
+        CrashPoint.COORDINATOR_BEFORE_PRUNE,
+        CrashPoint.COORDINATOR_AFTER_PRUNE,
+        CrashPoint.PARTICIPANT_BEFORE_PRUNE,
+        CrashPoint.PARTICIPANT_AFTER_PRUNE,
+    }
+)
+# A coordinator that forgets as soon as the clients' deadlines, 5 s, allow it: so a drill lives to see it.
+_FORGETFUL: Final = {
+    "TWOPHASE_DEADLINE_CAP": "5",
+    "TWOPHASE_DEFAULT_DEADLINE": "5",
+    "TWOPHASE_RETENTION": "6s",
+}
+
 
 def dies_at(point: CrashPoint) -> Drill:
     """The drill that kills a process at one point."""
@@ -65,6 +80,8 @@ def _act_at(point: CrashPoint, victim: str) -> Act:
         return _dies_registering(point)
     if point in _GREETING:
         return _dies_greeting(point)
+    if point in _PRUNING:
+        return _dies_pruning(point, victim)
     return _dies_at_work(point, victim)
 
 
@@ -124,6 +141,30 @@ def _dies_registering(point: CrashPoint) -> Act:
         await stage.dies(COORDINATOR, point)
         await stage.revive(COORDINATOR)
         await stage.register(_BANK, known)
+
+    return act
+
+
+def _dies_pruning(point: CrashPoint, victim: str) -> Act:
+    """The coordinator has a short memory until the victim died: afterwards the clients ask what became of it all."""
+
+    async def act(stage: Stage) -> None:
+        coordinator = stage.program(COORDINATOR)
+        coordinator.environment |= _FORGETFUL
+        try:
+            if victim != COORDINATOR:
+                await coordinator.stop()
+                await stage.arm(victim, point)
+                await coordinator.start()
+            else:
+                await stage.arm(COORDINATOR, point)
+            await stage.dies(victim, point)
+        finally:
+            for name in _FORGETFUL:
+                del coordinator.environment[name]
+        if coordinator.is_running:
+            await coordinator.stop()
+        await stage.revive(COORDINATOR, victim)
 
     return act
 
