@@ -21,6 +21,7 @@ from twophase.coordinator.protocol.decisions import COMMIT
 
 BRANCHES = (BranchRef(0, "order"), BranchRef(1, "payment"))
 MANY = 300
+LONG = 1_000  # seconds, of virtual time
 
 
 def now() -> float:
@@ -55,20 +56,20 @@ async def gone(participant: FakeParticipant, *, within: float) -> float:
 
 
 @pytest.mark.parametrize("how", ["down", "silent"])
-def test_a_participant_that_was_away_for_hours_is_finished_in_one_pass(how: str) -> None:
+def test_a_participant_that_was_away_for_long_is_finished_in_one_pass(how: str) -> None:
     async def play() -> None:
         world = World()
         await left_in_doubt(world, MANY, decided=True)
         setattr(world.payment, how, True)
         async with world.coordinator(register=False, sweep_every=5.0):
             await gone(world.order, within=1)
-            await asyncio.sleep(2 * 3600)
-            hours = Counter(world.payment.calls)
+            await asyncio.sleep(LONG)
+            meanwhile = Counter(world.payment.calls)
             setattr(world.payment, how, False)
             took = await gone(world.payment, within=10)
-        asked = world.payment.calls - hours
-        assert hours["handshake"] < 2.5 * 7200, "one probe in about a second, whoever waits"
-        assert hours["commit"] <= 1, "nobody else knocks at a dead address"
+        asked = world.payment.calls - meanwhile
+        assert meanwhile["handshake"] < 2.5 * LONG, "one probe in about a second, whoever waits"
+        assert meanwhile["commit"] <= 1, "nobody else knocks at a dead address"
         assert asked["commit"] == MANY, "once each"
         assert asked["handshake"] <= 2
         assert took <= (1.5 if how == "down" else 7.0), "at once when it is seen to be back"
@@ -90,10 +91,10 @@ def test_a_participant_lost_in_the_middle_is_asked_by_one_only() -> None:
             gate.set()
             await asyncio.sleep(5)
             before = Counter(world.payment.calls)
-            await asyncio.sleep(3600)
+            await asyncio.sleep(LONG)
             waited = world.payment.calls - before
             assert waited["commit"] == 0
-            assert 3000 < waited["handshake"] < 2.5 * 3600
+            assert LONG / 1.5 < waited["handshake"] < 2.5 * LONG
             world.payment.down = False
             await gone(world.payment, within=1.5)
         assert len(world.payment.applied) == MANY
@@ -136,7 +137,7 @@ def test_a_live_commit_is_not_later_for_a_dead_neighbour() -> None:
             world.payment.silent = True
             gate.set()
             while not world.order.applied:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.001)
             assert answer.outcome is Outcome.COMMITTED
             assert now() - began < 0.5
             other = await engine.execute(submission("order.write", "stock.write", request_id="r-2"))

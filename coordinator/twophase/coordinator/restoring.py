@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
+from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.coordinator.engine.links import LinkLost, Links
 from twophase.coordinator.journal.port import Journal, ParticipantRecord
 from twophase.v1 import participant_pb2, types_pb2
@@ -43,7 +44,9 @@ async def lift(journal: Journal, links: Links, declared: Iterable[tuple[str, str
     epochs = [answer.last_epoch.number for answer in seen.values() if isinstance(answer, _Answer)]
     positions = [answer.highest_position for answer in seen.values() if isinstance(answer, _Answer)]
     await _refuse_a_second_time(journal, max(positions, default=0), _strange(await _given(journal), seen))
+    reach(CrashPoint.RECOVERY_BEFORE_LIFT)
     await journal.lift(epoch=max(journal.epoch.number, *epochs, 0), position=max(journal.position, *positions, 0))
+    reach(CrashPoint.RECOVERY_AFTER_LIFT)
 
 
 async def _look(journal: Journal, links: Links, name: str, address: str) -> _Answer | str:

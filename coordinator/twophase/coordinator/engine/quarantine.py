@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch, Txid
 from twophase.coordinator.journal.port import Journal
 
@@ -62,7 +63,9 @@ class Quarantine:
             self._alarm(proof)
             for listener in self._listeners:
                 listener()
+        reach(CrashPoint.RECOVERY_BEFORE_SUSPECT)
         await self._journal.suspect(proof)
+        reach(CrashPoint.RECOVERY_AFTER_SUSPECT)
 
     def is_strange(self, epoch: Epoch) -> bool:
         """Whether the journal never gave this epoch out, and was not lifted above it either."""

@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
+from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Gid, Txid
 from twophase.coordinator.engine import messages
 from twophase.coordinator.engine.asking import Asking, Evidence
@@ -102,6 +103,7 @@ class Settling:
         """Ends one prepared branch; None if that was not answered."""
         gid = Gid(self._around.journal.journal_id, txid, ref.number)
         answer: participant_pb2.CommitResponse | participant_pb2.AbortResponse
+        reach(CrashPoint.RECOVERY_BEFORE_EVIDENCE)
         try:
             if commit:
                 answer = await peer.link.commit(messages.commit(gid), timeout=FINISH_SECONDS)
@@ -110,6 +112,7 @@ class Settling:
         except LinkLost as error:
             _log.info("branch %s at %s: %s", gid, peer.name, error)
             return None
+        reach(CrashPoint.RECOVERY_AFTER_EVIDENCE)
         ending = messages.ending_in(answer) if peer.speaks_for(answer.identity) else None
         if ending is not None and (ending is Ending.APPLIED) is not commit:
             _log.critical(

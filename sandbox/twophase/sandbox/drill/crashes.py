@@ -12,6 +12,7 @@ from typing import Final
 from twophase.contract.crashpoints import CrashPoint
 from twophase.coordinator.client import TwophaseError
 from twophase.sandbox.bank import NAMES
+from twophase.sandbox.drill.journals import dies_restoring
 from twophase.sandbox.drill.stage import COORDINATOR, Stage
 from twophase.sandbox.drill.values import Act, Drill
 
@@ -70,6 +71,9 @@ def dies_at(point: CrashPoint) -> Drill:
 
 
 def _act_at(point: CrashPoint, victim: str) -> Act:
+    restoring = dies_restoring(point)
+    if restoring is not None:
+        return restoring
     if point in _AFTER_A_CRASH_AT:
         return _dies_twice(_AFTER_A_CRASH_AT[point], point)
     if point in _AT_START:

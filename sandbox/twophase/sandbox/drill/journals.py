@@ -54,50 +54,94 @@ async def _committed_in_part(stage: Stage) -> Path:
     return older
 
 
-def _older_copy(prepare: Callable[[Stage], Awaitable[Path]]) -> Act:
-    """What comes back does not know what was decided: it aborts nothing of that, and begins nothing."""
+def _older_copy(prepare: Callable[[Stage], Awaitable[Path]], *, dies_at: CrashPoint | None = None) -> Act:
+    """What comes back does not know what was decided: it aborts nothing of that, and begins nothing.
+
+    With `dies_at` it dies there first, and comes back again.
+    """
 
     async def act(stage: Stage) -> None:
         older = await prepare(stage)
         pausing = asyncio.create_task(stage.running.pause())
         with _set_aside(stage.system.journal):
             shutil.move(older, stage.system.journal)
-            said = _said(stage)
-            await stage.program(COORDINATOR).start()
-            await _until(lambda: _OLDER in said(), f"the coordinator did not say that {_OLDER}")
-            await pausing
-            _, answer = await stage.running.probe(NAMES[1], NAMES[2])
-            if answer.told is not Told.FAILED:
-                raise NotHit(f"a coordinator in quarantine told a new transfer {answer.told.value}")
-            await asyncio.sleep(_IN_QUARANTINE)
-            await stage.program(COORDINATOR).kill()
+            try:
+                if dies_at is not None:
+                    await stage.start_armed(COORDINATOR, dies_at)
+                    await stage.dies(COORDINATOR, dies_at)
+                await _try_quarantine(stage, pausing)
+            finally:
+                await stage.program(COORDINATOR).kill()
         stage.running.resume()
         await stage.revive(COORDINATOR)
 
     return act
 
 
-async def _newer_lost(stage: Stage) -> None:
-    """Everything is at rest when the newer journal is lost: what the copy does not know are request ids."""
-    older = await asyncio.to_thread(_copy, stage.system.journal)
-    await asyncio.sleep(_WORK)
-    await stage.running.pause()
-    await stage.rest()
-    await stage.program(COORDINATOR).kill()
-    _remove(stage.system.journal)
-    shutil.move(older, stage.system.journal)
+async def _try_quarantine(stage: Stage, pausing: asyncio.Task[None]) -> None:
     said = _said(stage)
+    await stage.program(COORDINATOR).start()
+    await _until(lambda: _OLDER in said(), f"the coordinator did not say that {_OLDER}")
+    await pausing
+    _, answer = await stage.running.probe(NAMES[1], NAMES[2])
+    if answer.told is not Told.FAILED:
+        raise NotHit(f"a coordinator in quarantine told a new transfer {answer.told.value}")
+    await asyncio.sleep(_IN_QUARANTINE)
+
+
+def _newer_lost(*, dies_at: CrashPoint | None = None) -> Act:
+    """Everything is at rest when the newer journal is lost: what the copy does not know are request ids.
+
+    With `dies_at` the coordinator dies there first, while it is being lifted.
+    """
+
+    async def act(stage: Stage) -> None:
+        older = await asyncio.to_thread(_copy, stage.system.journal)
+        await asyncio.sleep(_WORK)
+        await stage.running.pause()
+        await stage.rest()
+        await stage.program(COORDINATOR).kill()
+        _remove(stage.system.journal)
+        shutil.move(older, stage.system.journal)
+        said = _said(stage)
+        if dies_at is not None:
+            with _after_restore(stage):
+                await stage.start_armed(COORDINATOR, dies_at)
+            await stage.dies(COORDINATOR, dies_at)
+        # What was lifted is not lifted again.
+        lifted = dies_at is CrashPoint.RECOVERY_AFTER_LIFT
+        with contextlib.nullcontext() if lifted else _after_restore(stage):
+            await stage.program(COORDINATOR).start()
+        stage.running.resume()
+        _, answer = await stage.running.probe(NAMES[0], NAMES[1])
+        if answer.told is not Told.OK or _OLDER in said():
+            raise NotHit(f"the lifted journal is not taken for whole: a new transfer was told {answer.told.value}")
+        await stage.measure()
+
+    return act
+
+
+@contextlib.contextmanager
+def _after_restore(stage: Stage) -> Iterator[None]:
     options = stage.system.coordinator_options
     stage.system.coordinator_options = (*options, "--after-restore")
     try:
-        await stage.program(COORDINATOR).start()
+        yield
     finally:
         stage.system.coordinator_options = options
-    stage.running.resume()
-    _, answer = await stage.running.probe(NAMES[0], NAMES[1])
-    if answer.told is not Told.OK or _OLDER in said():
-        raise NotHit(f"the lifted journal is not taken for whole: a new transfer was told {answer.told.value}")
-    await stage.measure()
+
+
+def dies_restoring(point: CrashPoint) -> Act | None:
+    """What leads to a point that only an older journal reaches; None for every other."""
+    match point:
+        case CrashPoint.RECOVERY_BEFORE_SUSPECT | CrashPoint.RECOVERY_AFTER_SUSPECT:
+            return _older_copy(_decided_only, dies_at=point)
+        case CrashPoint.RECOVERY_BEFORE_EVIDENCE | CrashPoint.RECOVERY_AFTER_EVIDENCE:
+            return _older_copy(_committed_in_part, dies_at=point)
+        case CrashPoint.RECOVERY_BEFORE_LIFT | CrashPoint.RECOVERY_AFTER_LIFT:
+            return _newer_lost(dies_at=point)
+        case _:
+            return None
 
 
 def _torn(tear: Callable[[Path], None]) -> Act:
@@ -229,7 +273,7 @@ JOURNALS: Final = (
         _older_copy(_committed_in_part),
         (_TOLD,),
     ),
-    Drill("the newest journal is lost", "a copy from before, with --after-restore", _newer_lost),
+    Drill("the newest journal is lost", "a copy from before, with --after-restore", _newer_lost()),
     Drill("the journal's tail is cut", "the last write is on the disk in part", _torn(_cut), (_WRITTEN,)),
     Drill("the journal's tail is wrong", "a byte of the last write is another", _torn(_flip), (_WRITTEN,)),
     Drill("the journal is damaged", "pages are overwritten: it must not start", _damaged(_overwrite_pages)),
