@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -11,8 +12,10 @@ import pytest
 
 from twophase.contract.status import Problem
 from twophase.coordinator.client import (
+    AsyncClient,
     CallRejected,
     CoordinatorUnavailable,
+    Outcome,
     OutcomeUnknown,
     TransactionAborted,
     Wait,
@@ -68,6 +71,31 @@ async def test_what_a_client_is_told_is_recorded(load: Load, error: Exception | 
     assert answered.told is told
     assert load.record.told == {transfer.name: (transfer, told)}
     assert load.record.answers == [answered]
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ((Outcome.COMMITTED, 1), Told.OK),
+        ((Outcome.ABORTED, 2), Told.FAILED),
+        ((Outcome.ABORTED, 1), Told.UNKNOWN),
+        (None, Told.UNKNOWN),
+    ],
+    ids=["committed", "aborted", "an earlier attempt was aborted", "no record"],
+)
+async def test_nothing_is_concluded_of_an_attempt_that_nobody_has_seen(
+    load: Load, found: tuple[Outcome, int] | None, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_with(load, OutcomeUnknown("r", 2, "silence"))
+    transfer, _ = await load.probe("east", "west")
+
+    async def outcome(self: AsyncClient, request_id: str) -> SimpleNamespace | None:
+        assert request_id == transfer.name
+        return None if found is None else SimpleNamespace(outcome=found[0], attempt=found[1])
+
+    monkeypatch.setattr(AsyncClient, "outcome", outcome)
+    await load.settle("127.0.0.1:1")
+    assert load.record.told[transfer.name][1] is told
 
 
 async def test_what_is_under_way_is_unknown(load: Load) -> None:
@@ -128,3 +156,15 @@ async def test_a_paused_load_can_be_stopped(load: Load) -> None:
     await load.pause()
     load.stop()
     await running
+
+
+async def test_a_coordinator_that_is_away_settles_nothing(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_with(load, OutcomeUnknown("r", 1, "silence"))
+    transfer, _ = await load.probe("east", "west")
+
+    async def outcome(self: AsyncClient, request_id: str) -> None:
+        raise CoordinatorUnavailable("away")
+
+    monkeypatch.setattr(AsyncClient, "outcome", outcome)
+    await load.settle("127.0.0.1:1")
+    assert load.record.told[transfer.name][1] is Told.UNKNOWN

@@ -100,6 +100,13 @@ def test_a_run_without_faults_says_so_with_its_setting() -> None:
         assert said in text
 
 
+def test_a_drill_stands_with_what_happens_then_and_who_finishes_it() -> None:
+    text = _Seen(html(report(outcome("kill everything")))).text
+    assert "Something dies. " in text
+    assert "Prepared branches survive in their databases" in text
+    assert "Finished by: the restarted coordinator, as the participants come back." in text
+
+
 def test_every_process_has_a_lane_and_a_link_only_if_it_failed() -> None:
     text = _Seen(html(report(outcome("one")))).text
     for who in ("coordinator", "east", "Postgres east", "clients - coordinator", "answers per 100 ms", "seconds"):

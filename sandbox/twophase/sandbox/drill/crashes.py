@@ -17,6 +17,7 @@ from twophase.sandbox.drill.stage import COORDINATOR, Stage
 from twophase.sandbox.drill.values import Act, Drill
 
 _BANK: Final = NAMES[0]
+_DYING: Final = 2.0
 
 _QUICK: Final = frozenset(
     {
@@ -141,7 +142,7 @@ def _dies_registering(point: CrashPoint) -> Act:
         known = stage.program(_BANK).address
         await stage.arm(COORDINATOR, point)
         with contextlib.suppress(TwophaseError):
-            await stage.register(_BANK, known.replace("127.0.0.1", "localhost"))
+            await stage.register(_BANK, known.replace("127.0.0.1", "localhost"), within=_DYING)
         await stage.dies(COORDINATOR, point)
         await stage.revive(COORDINATOR)
         await stage.register(_BANK, known)

@@ -92,6 +92,7 @@ class Load:
         self._may_send.set()
         self._idle = asyncio.Event()
         self._under_way = 0
+        self._attempts: dict[str, int] = {}
 
     async def run(self) -> None:
         """Sends until `stop`, then returns when every client has its answer."""
@@ -160,7 +161,8 @@ class Load:
             )
         except (TransactionAborted, CoordinatorUnavailable, CallRejected):
             return Told.FAILED
-        except OutcomeUnknown:
+        except OutcomeUnknown as unknown:
+            self._attempts[transfer.name] = unknown.attempt
             return Told.UNKNOWN
         return Told.OK
 
@@ -169,13 +171,19 @@ class Load:
             async with asyncio.timeout(_SETTLE_SECONDS):
                 while True:
                     found = await client.outcome(name)
-                    if found is not None and found.outcome in (Outcome.COMMITTED, Outcome.ABORTED):
-                        told = Told.OK if found.outcome is Outcome.COMMITTED else Told.FAILED
-                        self.record.told[name] = (transfer, told)
-                        return
                     if found is None:  # no record: nobody may conclude anything; the checker looks
                         return
-                    await asyncio.sleep(0.05)
+                    match found.outcome:
+                        case Outcome.COMMITTED:
+                            self.record.told[name] = (transfer, Told.OK)
+                            return
+                        case Outcome.ABORTED if found.attempt >= self._attempts.get(name, 1):
+                            self.record.told[name] = (transfer, Told.FAILED)
+                            return
+                        case Outcome.ABORTED:  # of an earlier attempt: a copy of the last one may be under way
+                            return
+                        case _:
+                            await asyncio.sleep(0.05)
         except (TimeoutError, CoordinatorUnavailable):
             return
 

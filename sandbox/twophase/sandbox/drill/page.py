@@ -9,6 +9,7 @@ from typing import Final
 from xml.etree import ElementTree as ET
 
 from twophase.sandbox.drill.chart import chart, legend, patterns
+from twophase.sandbox.drill.failures import FAILURES
 from twophase.sandbox.drill.markup import element, page
 from twophase.sandbox.drill.run import Outcome, Report, Verdict
 
@@ -29,6 +30,7 @@ svg text { font: 10px system-ui, sans-serif; } .end { text-anchor: end; } .middl
 .legend { list-style: none; padding: 0; font-size: 13px; }
 @media print { section { break-inside: avoid; } }
 """
+_FAILURES: Final = {name: failure for failure in FAILURES for name in failure.drills}
 _WORDS: Final = {Verdict.PASSED: "passed", Verdict.FAILED: "FAILED", Verdict.SKIPPED: "skipped"}
 
 
@@ -110,8 +112,11 @@ def _section(number: int, outcome: Outcome) -> ET.Element:
     told = ", ".join(f"{count} {word}" for word, count in outcome.told.items())
     recovered = f"; nothing of before in doubt after {_milliseconds(outcome.recovery_ms)}"
     figures = ", ".join(f"{name.replace('_', ' ')} {figure:.2f}" for name, figure in outcome.figures.items())
+    failure = _FAILURES.get(outcome.drill.name)
+    told_of = [] if failure is None else [element("p", f"{failure.happens} Finished by: {failure.finished_by}.")]
     lines = [
         element("p", outcome.drill.about[:1].upper() + outcome.drill.about[1:] + "."),
+        *told_of,
         element("p", _WORDS[outcome.verdict], class_=_sign(outcome)),
         element("p", f"Clients were told: {told}{recovered if outcome.recovery_ms is not None else ''}."),
     ]

@@ -191,9 +191,9 @@ class Stage:
         figures, self.figures = self.figures, {}
         return figures
 
-    async def register(self, name: str, address: str) -> None:
-        """Has the coordinator make a participant known under an address."""
-        async with AsyncClient(self.system.address) as client:
+    async def register(self, name: str, address: str, *, within: float = 10.0) -> None:
+        """Has the coordinator make a participant known under an address; tries for `within` seconds."""
+        async with AsyncClient(self.system.address, timeout=within) as client:
             await client.register(name, address)
 
     async def rest(self) -> None:
