@@ -186,6 +186,20 @@ INSIDE: Final = (
     # --- several ------------------------------------------------------------------------------------------------------
     Failure(
         Group.BOTH,
+        "Either one dies while it forgets what ended long ago",
+        "Forgetting is safe to repeat, and is only of what ended everywhere: below the horizon both refuse instead of"
+        " guessing.",
+        "the next pruning",
+        BACK,
+        (
+            "coordinator.before-prune",
+            "coordinator.after-prune",
+            "participant.before-prune",
+            "participant.after-prune",
+        ),
+    ),
+    Failure(
+        Group.BOTH,
         "Everything is killed",
         "Prepared branches survive in their databases, decisions in the journal; nothing else is needed.",
         "the restarted coordinator, as the participants come back",

@@ -115,10 +115,17 @@ OUTSIDE: Final = (
         Group.JOURNAL,
         "An older copy is put back",
         "The participants have seen what the copy never wrote: it says so, begins nothing and presumes nothing aborted;"
-        " what they hold as evidence is used. With the newest journal back everything goes on.",
+        " what they hold as evidence is used. Its doubt survives its death. With the newest journal back everything goes on.",
         "the operator: the newest journal, or --after-restore if it is lost; then the coordinator",
         AT_ONCE,
-        ("an older journal, of before a decision", "an older journal, in the middle of a commit"),
+        (
+            "an older journal, of before a decision",
+            "an older journal, in the middle of a commit",
+            "recovery.before-suspect",
+            "recovery.after-suspect",
+            "recovery.before-evidence",
+            "recovery.after-evidence",
+        ),
     ),
     Failure(
         Group.JOURNAL,
@@ -127,7 +134,7 @@ OUTSIDE: Final = (
         " does not know of are old request ids and the history since.",
         "the coordinator, by the participants' evidence",
         AT_ONCE,
-        ("the newest journal is lost",),
+        ("the newest journal is lost", "recovery.before-lift", "recovery.after-lift"),
     ),
     Failure(
         Group.JOURNAL,
