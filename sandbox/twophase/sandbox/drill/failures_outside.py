@@ -115,7 +115,8 @@ OUTSIDE: Final = (
         Group.JOURNAL,
         "An older copy is put back",
         "The participants have seen what the copy never wrote: it says so, begins nothing and presumes nothing aborted;"
-        " what they hold as evidence is used. Its doubt survives its death. With the newest journal back everything goes on.",
+        " what they hold as evidence is used. Its doubt survives its death. With the newest journal back everything"
+        " goes on.",
         "the operator: the newest journal, or --after-restore if it is lost; then the coordinator",
         AT_ONCE,
         (
