@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 @pytest.fixture
 def settings(tmp_path: Path) -> server.Settings:
-    return server.Settings(journal=tmp_path / "journal.db", listen=Address("127.0.0.1", 0), grace=1.0)
+    return server.Settings(journal=tmp_path / "journal.db", listen=Address("127.0.0.1", 0), grace=1.0, ballast=1 << 20)
 
 
 async def test_health_and_reflection_are_on(settings: server.Settings) -> None:
@@ -108,7 +109,7 @@ async def test_whoever_took_over_waits_for_the_port_of_the_one_that_is_gone(sett
         leaving.bind(("127.0.0.1", 0))
         leaving.listen()
         port = leaving.getsockname()[1]
-        there = server.Settings(settings.journal, Address("127.0.0.1", port))
+        there = replace(settings, listen=Address("127.0.0.1", port))
         asyncio.get_running_loop().call_later(0.2, leaving.close)
         async with server.running(there, lock=FileLock(settings.journal)) as running:
             assert running.port == port
@@ -121,7 +122,7 @@ async def test_whoever_took_over_does_not_wait_for_ever(
     with socket.socket() as staying:
         staying.bind(("127.0.0.1", 0))
         staying.listen()
-        there = server.Settings(settings.journal, Address("127.0.0.1", staying.getsockname()[1]))
+        there = replace(settings, listen=Address("127.0.0.1", staying.getsockname()[1]))
         with pytest.raises(server.CannotStart, match="the port is in use"):
             async with server.running(there, lock=FileLock(settings.journal)):
                 pass
@@ -143,7 +144,7 @@ async def test_r10_a_coordinator_on_a_full_disk_serves_refuses_new_work_and_goes
     settings: server.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ballast = settings.journal.with_name("journal.db.ballast")
-    free = 1 << 20
+    free = 1 << 19
     monkeypatch.setattr(Ballast, "free", lambda _: free)
     monkeypatch.setattr(server, "LOOK_SECONDS", 0.001)
     ballast.write_bytes(b"given up at the start")
@@ -185,7 +186,7 @@ async def test_r10_a_journal_that_cannot_be_opened_for_want_of_room_gets_that_of
         assert running.journal.epoch.number == 2
     ballast.touch()
     with pytest.raises(server.CannotStart, match="disk is full"):
-        async with server.running(server.Settings(settings.journal, settings.listen, ballast=0)):
+        async with server.running(replace(settings, ballast=0)):
             pass
 
 
@@ -217,7 +218,7 @@ async def test_a_declared_participant_is_registered_once_it_answers_and_each_rea
 
 
 async def test_a_coordinator_is_ready_without_its_declared_participants(settings: server.Settings) -> None:
-    declared = server.Settings(settings.journal, settings.listen, participants=(("away", "127.0.0.1:1"),))
+    declared = replace(settings, participants=(("away", "127.0.0.1:1"),))
     async with asyncio.timeout(10), server.running(declared) as running:
         assert running.port > 0
 

@@ -27,7 +27,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
         def program(*options: str, name: str = "coordinator", watcher: Watcher = nobody) -> Program:
             def command(listen: str) -> Sequence[str]:
-                return ["serve", "--journal", str(tmp_path / "journal"), "--listen", listen, *options]
+                return ["serve", "--journal", str(tmp_path / "journal"), "--listen", listen, "--ballast=1", *options]
 
             return Program(name, command, guardian=guardian, directory=tmp_path, watcher=watcher)
 

@@ -48,7 +48,7 @@ class Pair:
     def program(self, name: str, *options: str) -> Program:
         return Program(
             name,
-            lambda listen: ["serve", "--journal", str(self.journal), "--listen", listen, *options],
+            lambda listen: ["serve", "--journal", str(self.journal), "--listen", listen, "--ballast=1", *options],
             guardian=self._guardian,
             directory=self._directory,
             port=self._port,
