@@ -13,11 +13,12 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from typer.testing import CliRunner
 
 from twophase.contract.addresses import Address
 from twophase.contract.status import Problem, from_call
-from twophase.coordinator import server
-from twophase.coordinator.engine.api import Rejected
+from twophase.coordinator import cli, server
+from twophase.coordinator.engine.api import Limits, Rejected
 from twophase.coordinator.engine.engine import Engine
 from twophase.coordinator.journal.ballast import Ballast
 from twophase.coordinator.journal.lock import FileLock
@@ -247,3 +248,29 @@ def test_loopback_is_what_nobody_else_can_reach(text: str, *, loopback: bool) ->
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not host:port"):
         Address.parse(text)
+
+
+async def test_the_limits_reach_the_engine_and_its_pruner(settings: server.Settings) -> None:
+    limits = Limits(deadline_cap=5.0, default_deadline=5.0, retention=6.0)
+    async with server.running(replace(settings, limits=limits)) as running:
+        assert running.engine.limits == limits
+        assert (running.engine._pruner._retention, running.engine._pruner._quiet) == (6.0, 6.0)
+    long = Limits(deadline_cap=7200.0)
+    async with server.running(replace(settings, limits=long)) as running:
+        # Everything of before has come home: after an hour, or after the longest deadline if that is longer.
+        assert running.engine._pruner._quiet == 7200.0
+    async with server.running(settings) as running:
+        assert running.engine._pruner._quiet == 3600.0
+
+
+def test_serve_passes_its_retention_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: list[server.Settings] = []
+
+    async def serve(settings: server.Settings, announce: object) -> None:
+        passed.append(settings)
+
+    monkeypatch.setattr(server, "serve", serve)
+    for arguments in ([], ["--retention", "90s"]):
+        result = CliRunner().invoke(cli.app, ["serve", "--journal", str(tmp_path / "j.db"), *arguments])
+        assert result.exit_code == 0, result.output
+    assert [settings.limits.retention for settings in passed] == [7 * 86_400.0, 90.0]

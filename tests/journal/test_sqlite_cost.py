@@ -99,6 +99,7 @@ async def test_no_question_of_the_hot_path_reads_the_history(path: Path) -> None
             schema.LAST_POSITION,
             schema.NEWEST_TRANSACTION,
             schema.CANDIDATES,
+            schema.STRAGGLERS,
             schema.RAISE_HORIZON,
             schema.REQUESTS_IN_EVENTS,
             schema.FORGET_REQUEST,

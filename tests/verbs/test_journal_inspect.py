@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from journal.children import start
 from journal.samples import BRANCHES, PAYMENT, SHOP, begun, propose, request, txid
-from twophase.contract.names import Txid
+from twophase.contract.names import MAX_SEQUENCE, Txid
 from twophase.coordinator import cli
 from twophase.coordinator.journal import schema, snapshot
 from twophase.coordinator.journal.events import Ended, Finished, Reason, Voted
@@ -359,9 +359,30 @@ def test_only_the_unfinished_or_one_transaction(runner: CliRunner, path: Path) -
     shown = runner.invoke(cli.app, ["journal", "inspect", str(path), "--tx", str(first)]).stdout
 
     assert by_txid == by_request
-    assert (by_txid["outcome"], by_txid["at_start"], len(by_txid["events"])) == ("committed", "nothing: it is over", 6)
+    assert (by_txid["outcome"], by_txid["at_start"], len(by_txid["events"])) == (
+        "committed",
+        "do nothing: it is over",
+        6,
+    )
     assert "committed: every branch is applied" in shown
-    assert "a coordinator that starts on this file: nothing: it is over" in shown
+    assert "a coordinator that starts on this file would do nothing: it is over" in shown
+
+
+def test_horizons_are_told(runner: CliRunner, path: Path) -> None:
+    make(path)
+    asyncio.run(_one_more(path, 1))
+    asyncio.run(_one_more(path, 1))
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE epochs SET horizon = 5 WHERE number = 1")
+        connection.execute("UPDATE epochs SET horizon = ? WHERE number = 2", (MAX_SEQUENCE,))
+
+    told = inspect(runner, path)["epochs"]
+    shown = runner.invoke(cli.app, ["journal", "inspect", str(path)]).stdout
+
+    assert [one["horizon"] for one in told] == [5, MAX_SEQUENCE, 0]
+    assert f"00000001-{told[0]['nonce']}-000000000005" in shown
+    assert "nothing: all of it is forgotten" in shown
+    assert "the beginning" in shown
 
 
 def test_an_older_schema_is_read_and_said(runner: CliRunner, path: Path) -> None:

@@ -108,9 +108,10 @@ class AsyncClient:
         """Runs the operations, all or none, and returns once they are committed (and applied, unless `wait` says else).
 
         `deadline`, in seconds: the transaction is decided by then, or aborted; without one the coordinator's default
-        holds. `request_id` names this piece of business for ever; give your own (an order number) if you want to ask
-        for the outcome after a crash of this process, else one is made. `attempt` counts from 1 and is raised only to
-        try again, under the same id, what was aborted; `retries` does so by itself, up to that many times, after a
+        holds. `request_id` names this piece of business, for as long as the coordinator remembers it (7 days after it
+        ended, unless configured): what is sent again later runs again. Give your own (an order number) if you want to
+        ask for the outcome after a crash of this process, else one is made. `attempt` counts from 1 and is raised only
+        to try again, under the same id, what was aborted; `retries` does so by itself, up to that many times, after a
         refusal that is retryable (a conflict, a participant that is away).
 
         A lost answer is asked for again, for `give_up_after` seconds in all (each attempt; by default the deadline and

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 
-from twophase.contract.names import InvalidName, Txid
+from twophase.contract.names import MAX_SEQUENCE, InvalidName, Txid
 from twophase.coordinator import wire
 from twophase.coordinator.client import Transaction
 from twophase.coordinator.client.values import transaction_of
@@ -99,7 +99,7 @@ def _show_transaction(journal: OfflineJournal, found: Inspection, name: str, *, 
     console = screen()
     render(console, transaction, None)
     console.print()
-    console.print(f"a coordinator that starts on this file: {plan}")
+    console.print(f"a coordinator that starts on this file would {plan}")
 
 
 def _show(found: Inspection, pending: list[Transaction], *, only_unfinished: bool, json: bool) -> None:
@@ -119,7 +119,7 @@ def _draw(console: Console, found: Inspection) -> None:
     console.print()
     shown = found.epochs[-_SHOWN_EPOCHS:]
     rows = [(str(one.epoch.number), one.epoch.nonce, _standing(one), _horizon(one)) for one in reversed(shown)]
-    console.print(columns(("epoch", "nonce", "", "kept from"), rows, right=("epoch",)))
+    console.print(columns(("epoch", "nonce", "", "remembered from"), rows, right=("epoch",)))
     if len(shown) < len(found.epochs):
         console.print(f"... and {len(found.epochs) - len(shown)} earlier epochs; --json has them all")
     console.print()
@@ -175,7 +175,9 @@ def _standing(record: EpochRecord) -> str:
 
 
 def _horizon(record: EpochRecord) -> str:
-    return f"sequence {record.horizon:x}" if record.horizon else "the beginning"
+    if record.horizon >= MAX_SEQUENCE:
+        return "nothing: all of it is forgotten"
+    return f"{record.epoch}-{record.horizon:012x}" if record.horizon else "the beginning"
 
 
 def _time(at: int) -> str:

@@ -27,9 +27,9 @@ def plan(transaction: Transaction, found: Inspection) -> str:
     where = ", ".join(left)
     match transaction.decision:
         case "COMMIT" | "ABORT" if transaction.applied:
-            return "nothing: it is over"
+            return "do nothing: it is over"
         case "DELEGATED" if transaction.applied:
-            return "nothing: it is over"
+            return "do nothing: it is over"
         case "COMMIT":
             return f"commit at {where}" if left else "note that it is over"
         case "ABORT":
