@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import subprocess
 import sys
 from dataclasses import replace
@@ -72,6 +73,14 @@ def test_work_of_no_branch() -> None:
     assert found == ["transfer t is booked at east by no branch of the ledger"]
 
 
+def test_where_the_ledger_was_pruned_a_branch_may_be_missing_and_money_may_not() -> None:
+    pruned = replace(EAST, booked=(("t", -TEN, None),), applied=())
+    assert wrong({"east": pruned, "west": WEST}, pruned=True) == []
+    assert wrong({"east": pruned, "west": replace(WEST, booked=())}, pruned=True) == [
+        "the movements of transfer t sum to -10, not to 0"
+    ]
+
+
 def test_a_transfer_that_was_booked_by_two_transactions() -> None:
     other = GID.replace("-7", "-8")
     twice = replace(
@@ -85,11 +94,18 @@ def test_databases_that_are_not_named_are_told() -> None:
         [sys.executable, "-I", outside.__file__], input="", capture_output=True, text=True, check=False
     )
     assert ended.returncode == 2
-    assert ended.stderr.startswith("usage: outside.py < databases")
+    assert ended.stderr.startswith("usage: outside.py [--pruned] < databases")
+
+
+def _no_horizons(bank: str) -> contextlib.AbstractContextManager[SimpleNamespace]:
+    cursor = SimpleNamespace(fetchall=list)
+    return contextlib.nullcontext(SimpleNamespace(execute=lambda _: cursor))
 
 
 async def test_a_checker_that_cannot_check_is_no_good_news() -> None:
-    system = SimpleNamespace(dsn="postgresql://{}:secret@127.0.0.1:1/east?connect_timeout=5".format)
+    system = SimpleNamespace(
+        connect=_no_horizons, dsn="postgresql://{}:secret@127.0.0.1:1/east?connect_timeout=5".format
+    )
     found = await Stage(cast("System", system)).outside_verdict()
     assert len(found) == 1
     assert found[0].startswith("it failed (3): outside.py: a database cannot be read: ")

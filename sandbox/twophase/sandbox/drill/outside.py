@@ -1,6 +1,6 @@
 """An outside checker: reads the databases of a drill at rest, and knows nothing of twophase but its names.
 
-    python outside.py < databases     with a line NAME=DSN for every database
+    python outside.py [--pruned] < databases     with a line NAME=DSN for every database
 
 Prints a JSON list of what is wrong, in words, and ends with 1 if there is anything, with 3 if it cannot tell.
 
@@ -8,7 +8,8 @@ Lives here: one script that imports nothing of the project, so that no mistake o
 live here: what clients were told; only the databases are asked.
 
 Which transaction booked a row is not asked of the business, either: a row and the ledger's row of its branch come out
-of one local transaction, so that both have the same xmin (the manual, 5.6, "System Columns").
+of one local transaction, so that both have the same xmin (the manual, 5.6, "System Columns"). With `--pruned` old rows
+may be missing in the ledger.
 """
 
 from __future__ import annotations
@@ -62,14 +63,14 @@ def read(dsn: str) -> Bank:
         )
 
 
-def wrong(banks: Mapping[str, Bank]) -> list[str]:
-    """Everything that contradicts itself, over all databases."""
+def wrong(banks: Mapping[str, Bank], *, pruned: bool = False) -> list[str]:
+    """Everything that contradicts itself, over all databases. `pruned`: old rows may be missing in the ledger."""
     found = [
         f"{gid} is still prepared on the server of {name}" for name, bank in banks.items() for gid in bank.prepared
     ]
     found += _made_or_lost(banks)
     found += _sums(banks)
-    found += _branches(banks)
+    found += _branches(banks, pruned=pruned)
     return found
 
 
@@ -100,7 +101,7 @@ def _sums(banks: Mapping[str, Bank]) -> list[str]:
     return [f"the movements of transfer {name} sum to {total}, not to 0" for name, total in sums.items() if total]
 
 
-def _branches(banks: Mapping[str, Bank]) -> list[str]:
+def _branches(banks: Mapping[str, Bank], *, pruned: bool) -> list[str]:
     """Every transfer was booked by one transaction, wherever that was applied, and nowhere else."""
     found = []
     transactions: defaultdict[str, set[str]] = defaultdict(set)
@@ -111,7 +112,8 @@ def _branches(banks: Mapping[str, Bank]) -> list[str]:
             applied_at[transaction_of(branch)].add(name)
         for transfer, _, gid in bank.booked:
             if gid is None:
-                found.append(f"transfer {transfer} is booked at {name} by no branch of the ledger")
+                if not pruned:
+                    found.append(f"transfer {transfer} is booked at {name} by no branch of the ledger")
             else:
                 transactions[transfer].add(transaction_of(gid))
                 booked_at[transaction_of(gid)].add(name)
@@ -125,20 +127,21 @@ def _branches(banks: Mapping[str, Bank]) -> list[str]:
     return found
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Reads the lines of standard input, where no password is seen by others. Returns the exit code."""
     lines = [line.strip() for line in sys.stdin if line.strip()]
-    if not lines or any("=" not in line for line in lines):
-        sys.stderr.write("usage: outside.py < databases, with a line NAME=DSN for every database\n")
+    if not lines or any("=" not in line for line in lines) or arguments not in ([], ["--pruned"]):
+        sys.stderr.write("usage: outside.py [--pruned] < databases, with a line NAME=DSN for every database\n")
         return 2
     try:
-        found = wrong({name: read(dsn) for name, _, dsn in (line.partition("=") for line in lines)})
+        banks = {name: read(dsn) for name, _, dsn in (line.partition("=") for line in lines)}
     except psycopg.Error as error:
         sys.stderr.write(f"outside.py: a database cannot be read: {error}\n")
         return 3
+    found = wrong(banks, pruned=bool(arguments))
     sys.stdout.write(json.dumps(found) + "\n")
     return 1 if found else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from twophase.contract.crashpoints import VARIABLE, CrashPoint
 from twophase.coordinator.client import AsyncClient
@@ -68,6 +68,7 @@ class Stage:
     recorder: Recorder = field(default_factory=Recorder)
     _running: Load | None = None
     _front: Proxy | None = None
+    _horizons_before: list[Any] = field(default_factory=list)
 
     @property
     def running(self) -> Load:
@@ -93,6 +94,8 @@ class Stage:
             self.system.watcher = self.recorder.watch
             for who in (*(program.name for program in programs), *self._servers()):
                 self.recorder.watch(who, Life.UP.value)
+
+        self._horizons_before = self._horizons()
 
         def look() -> None:
             for program in programs:
@@ -211,9 +214,10 @@ class Stage:
     async def outside_verdict(self) -> tuple[str, ...]:
         """What somebody finds who knows only the databases, in a process of his own. The system must be at rest."""
         databases = "".join(f"{bank}={self.system.dsn(bank)}\n" for bank in NAMES)
+        pruned = ["--pruned"] if self._horizons() != self._horizons_before else []
         checked = await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, "-I", outside.__file__],
+            [sys.executable, "-I", outside.__file__, *pruned],
             input=databases,
             capture_output=True,
             text=True,
@@ -240,6 +244,14 @@ class Stage:
                 connection.execute(f"SET lock_timeout = {_LOCK_MS}")  # what is still prepared would bar it for ever
                 connection.execute(EMPTY)
                 connection.execute(FILL.encode())
+
+    def _horizons(self) -> list[Any]:
+        """What every bank may have pruned up to."""
+        found: list[Any] = []
+        for bank in NAMES:
+            with self.system.connect(bank) as connection:
+                found += connection.execute("SELECT epoch::text, sequence FROM twophase.horizon ORDER BY 1").fetchall()
+        return found
 
     def _servers(self) -> tuple[str, ...]:
         return tuple(f"Postgres {name}" for name in self.system.clusters)
