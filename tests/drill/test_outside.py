@@ -12,6 +12,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import psycopg
+import pytest
+
+from fixtures.clusters import Database
+from twophase.participant import migrations
+from twophase.sandbox.bank import OPENING, SCHEMA, STOCK
 from twophase.sandbox.drill import outside
 from twophase.sandbox.drill.outside import Bank, wrong
 from twophase.sandbox.drill.stage import Stage
@@ -110,3 +116,30 @@ async def test_a_checker_that_cannot_check_is_no_good_news() -> None:
     assert len(found) == 1
     assert found[0].startswith("it failed (3): outside.py: a database cannot be read: ")
     assert "secret" not in found[0]
+
+
+@pytest.mark.integration
+def test_a_row_is_traced_to_the_branch_that_wrote_it_in_the_same_transaction(empty_database: Database) -> None:
+    migrations.migrate(empty_database.dsn, "east")
+    applied = (
+        "INSERT INTO twophase.ledger (gid, kind, outcome, results, fingerprint, journal_position)"
+        " VALUES (%s, 'work', 'applied', '{}', '', 1)"
+    )
+    gid = "tp-0123456789abcdef-00000001-0123abcd-000000000007-0001"
+    with psycopg.connect(empty_database.dsn, autocommit=True) as connection:
+        connection.execute(SCHEMA.encode())
+        with connection.transaction():
+            connection.execute("INSERT INTO movement VALUES ('t', 1, -10)")
+            connection.execute("INSERT INTO sale VALUES ('t', 1, 2)")
+            connection.execute(applied, [gid])
+        connection.execute("INSERT INTO movement VALUES ('u', 2, 10)")
+        connection.execute("UPDATE account SET balance = balance + 10 WHERE id = 3")
+    found = outside.read(empty_database.dsn)
+    assert sorted(found.booked, key=str) == [("t", -TEN, gid), ("t", Decimal(0), gid), ("u", TEN, None)]
+    assert found.applied == (gid,)
+    assert outside.transaction_of(gid) == gid[:-5]
+    at_start = {(what, number): opening for what, number, opening in found.openings}
+    assert at_start["account", 1] == OPENING + 10, "its movement was booked, and its balance not changed"
+    assert at_start["account", 3] == OPENING + 10
+    assert at_start["item", 1] == STOCK + 2
+    assert at_start["account", 4] == OPENING
