@@ -358,7 +358,7 @@ class Engine:
             txid=running.txid,
             attempt=attempt,
             applied=running.ended.is_set(),
-            results=_results(running, submission.calls) if committed else (),
+            results=running.results(submission.calls) if committed else (),
             reasons=() if committed else tuple(running.reasons),
             pending=running.pending,
             heuristic=running.heuristic,
@@ -387,15 +387,3 @@ class Engine:
         if left := tuple(self._live):
             away = ", ".join(sorted({name for running in left for name in running.pending}))
             _log.warning("transactions that the next start has to finish: %d, at %s", len(left), away)
-
-
-def _results(running: Running, calls: tuple[Call, ...]) -> tuple[Result, ...]:
-    """The results of all branches, in the order of the request; empty if one is not at hand."""
-    left = {part.peer.name: list(part.results) for part in running.parts.values()}
-    results = []
-    for call in calls:
-        rest = left.get(call.participant)
-        if not rest:
-            return ()
-        results.append(Result(call.participant, call.operation, rest.pop(0)))
-    return tuple(results)

@@ -17,7 +17,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Gid, Txid
 from twophase.coordinator.engine import messages, reasons
-from twophase.coordinator.engine.api import Call
+from twophase.coordinator.engine.api import Call, Result
 from twophase.coordinator.engine.links import LinkLost
 from twophase.coordinator.engine.peers import Peer, Peers
 from twophase.coordinator.engine.tasks import Tasks
@@ -133,6 +133,16 @@ class Running:
     def heuristic(self) -> tuple[str, ...]:
         """The participants whose branch ended against the decision."""
         return tuple(self.parts[number].peer.name for number in self.state.heuristic)
+
+    def results(self, calls: Iterable[Call]) -> tuple[Result, ...]:
+        """What these calls returned, in their order; empty if the result of one is not at hand."""
+        left = {part.peer.name: list(part.results) for part in self.parts.values()}
+        found = []
+        for call in calls:
+            if not left.get(call.participant):
+                return ()
+            found.append(Result(call.participant, call.operation, left[call.participant].pop(0)))
+        return tuple(found)
 
     # --- beginning ----------------------------------------------------------------------------------------------------
 
