@@ -16,6 +16,7 @@ from twophase.contract.names import MAX_SEQUENCE, Epoch, Gid, Txid
 from twophase.coordinator.engine.api import Answer, Limits, Outcome
 from twophase.coordinator.engine.engine import Engine
 from twophase.coordinator.engine.pruning import Pruner
+from twophase.coordinator.engine.rejections import stopping
 from twophase.coordinator.journal.events import Finished
 from twophase.coordinator.journal.port import Journal
 from twophase.coordinator.protocol.decisions import Ending
@@ -194,10 +195,21 @@ async def test_r9_what_is_under_way_holds_its_horizon(place: Place) -> None:
         slow = asyncio.create_task(engine.execute(submission(*BOTH, request_id="slow")))
         await until(lambda: place.world.payment.calls["commit"] > 1)
         await done_elsewhere(engine, "b", "c")
+        assert pruner._bound(engine.journal.epoch) == 2
         assert await settled(place, pruner) == 1
         assert await known(engine) == ["b", "c", "slow"]
         gate.set()
         assert (await slow).outcome is Outcome.COMMITTED
+
+
+async def test_r9_what_has_not_begun_yet_is_above_every_horizon(place: Place) -> None:
+    async with place.coordinator() as (engine, pruner):
+        await settled(place, pruner)
+        (first,) = await done(engine, "a")
+        await settled(place, pruner)
+        (second,) = await done(engine, "b")
+        assert [answer.outcome for answer in (first, second)] == [Outcome.COMMITTED] * 2
+        assert place.world.order.horizons.get(engine.journal.epoch, 0) <= 2
 
 
 async def done_elsewhere(engine: Engine, *names: str) -> None:
@@ -263,6 +275,54 @@ async def test_in_quarantine_nothing_is_forgotten(place: Place) -> None:
         place.passes(10 * QUIET)
         assert await pruner.prune() == 0
         assert await known(engine) == ["a", "b"]
+
+
+async def test_r10_on_a_full_disk_and_while_it_stops_nothing_is_written_that_can_wait(place: Place) -> None:
+    async with place.coordinator() as (engine, _):
+        await done(engine, "a", "b")
+        paused = False
+        pruner = Pruner(
+            engine._around,
+            engine._live,
+            LIMITS,
+            next_sequence=lambda: engine._last_sequence + 1,
+            paused=lambda: paused,
+            clock=place.clock,
+            monotonic=lambda: place.ticks,
+        )
+        await pruner.prune()
+        place.passes(QUIET + 1)
+        paused = True
+        assert await pruner.prune() == 0
+        paused = False
+        assert await pruner.prune() == 1
+        assert not engine._pruner._paused()
+        engine.refusal = stopping()
+        assert engine._pruner._paused()
+        engine.refusal = None
+        await engine.stop(0)
+        assert engine._pruner._paused()
+
+
+async def test_what_an_earlier_process_could_not_finish_holds_its_horizon(place: Place) -> None:
+    async with place.coordinator() as (engine, _):
+        await done(engine, "a")
+        place.world.payment.hold("commit")
+        slow = asyncio.create_task(engine.execute(submission(*BOTH, request_id="slow")))
+        await until(lambda: place.world.payment.calls["commit"] > 1)
+        await done_elsewhere(engine, "b")
+        slow.cancel()
+        first = engine.journal.epoch
+    async with place.coordinator() as (engine, pruner):
+        await done_elsewhere(engine, "c")
+        assert await settled(place, pruner) == 1
+        assert await known(engine) == ["b", "c", "slow"]
+        assert {given.epoch: given.horizon for given in await engine.journal.epochs()}[first] == 2
+        place.world.payment.gates["commit"].set()
+        await until(lambda: len(engine._live) == 0)
+        await done_elsewhere(engine, "d")
+        assert await settled(place, pruner) == 3
+        assert await known(engine) == ["d"]
 
 
 # --- what participants hear

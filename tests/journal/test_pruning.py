@@ -12,6 +12,7 @@ from journal.stores import Store
 from twophase.contract.names import MAX_SEQUENCE, Epoch, Txid
 from twophase.coordinator.journal.events import Ended, Finished
 from twophase.coordinator.journal.port import Basis, BelowHorizon, Journal, Pruned, Pruning, Ruling
+from twophase.coordinator.journal.pruning import Candidate, Plan, plan
 from twophase.coordinator.protocol.decisions import ABORT, COMMIT, Ending, delegated
 
 DAY = 86_400_000
@@ -159,6 +160,20 @@ async def test_nothing_at_or_above_the_bound_is_forgotten(store: Store) -> None:
     await journal.close()
 
 
+def test_the_rule_itself_stops_at_the_bound_whatever_it_is_given() -> None:
+    pruning = Pruning(Epoch(1, "0badcafe"), below=2, ended_before=10, up_to=10, settled=True)
+    candidates = [Candidate(sequence, 5, 5, kept=False, newest=False) for sequence in (1, 2, 3)]
+    assert plan(pruning, 0, candidates, all_there=True) == Plan(2, (1,))
+
+
+async def test_an_epoch_in_which_nothing_has_begun_costs_no_write(store: Store) -> None:
+    journal = await store.open()
+    syncs = journal.syncs
+    assert await prune(store, journal, below=1) == Pruned(0, 0, more=False)
+    assert journal.syncs == syncs
+    await journal.close()
+
+
 async def test_positions_are_never_reused_because_the_newest_event_stays(store: Store) -> None:
     first = await store.open()
     await end(first, (1, 2))
@@ -208,6 +223,13 @@ async def test_kept_heuristics_do_not_stand_in_the_way_of_later_batches(store: S
         steps.append(await prune(store, journal, limit=1))
     assert [(step.horizon, step.forgotten) for step in steps] == [(2, 0), (3, 0), (4, 0), (5, 1), (6, 1), (6, 0)]
     assert await left(journal) == [1, 2, 3, 6]
+    # Neither in that of what is written below the horizon later.
+    journal.append(begun(journal, 5))
+    journal.append(Ended(txid(journal, 5), committed=True))
+    await end(journal, (7,))
+    store.clock.at += 2 * DAY
+    assert (await prune(store, journal, limit=1, below=6)).forgotten == 1
+    assert await left(journal) == [1, 2, 3, 6, 7]
     await journal.close()
 
 

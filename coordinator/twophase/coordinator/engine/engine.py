@@ -83,7 +83,13 @@ class Engine:
         self._live = Live(self._tasks)
         self._admissions: dict[str, asyncio.Future[Running | None]] = {}
         self._supervisor = Supervisor(self._around, self._live, sweep_every=sweep_every)
-        self._pruner = Pruner(self._around, self._live, limits, next_sequence=lambda: self._last_sequence + 1)
+        self._pruner = Pruner(
+            self._around,
+            self._live,
+            limits,
+            next_sequence=lambda: self._last_sequence + 1,
+            paused=lambda: self._stopping or self.refusal is not None,
+        )
         self.refusal: Rejected | None = None
         self._stopping = False
         self._patience: set[asyncio.Timeout] = set()

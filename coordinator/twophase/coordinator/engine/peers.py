@@ -116,6 +116,7 @@ class Peers:
             reach(CrashPoint.COORDINATOR_BEFORE_REGISTER)
             await self._journal.register(record)
             reach(CrashPoint.COORDINATOR_AFTER_REGISTER)
+            self._heard.pop(name, None)  # as in _shake_hands
         peer = self._peers.get(name)
         if peer is None:
             peer = self._peers[name] = Peer(record, link)

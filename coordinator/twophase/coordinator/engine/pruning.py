@@ -43,7 +43,8 @@ _QUIET: Final = 3600.0  # seconds after which nothing of before is on the way, i
 
 
 class Pruner:
-    """Prunes now and then, for ever. Does nothing while the journal counts as older than its participants."""
+    """Prunes now and then, for ever. Does nothing while the journal counts as older than its participants, and while
+    it is `paused`."""
 
     def __init__(
         self,
@@ -52,16 +53,19 @@ class Pruner:
         limits: Limits,
         *,
         next_sequence: Callable[[], int],
+        paused: Callable[[], bool] = lambda: False,
         clock: Clock = wall_clock,
         monotonic: Callable[[], float] | None = None,
     ) -> None:
-        """`next_sequence` tells the lowest sequence not given out yet. `monotonic` is in seconds; the event loop's
+        """`next_sequence` tells the lowest sequence not given out yet, `paused` when nothing is to be written that can
+        wait (the disk is full, the coordinator stops). `monotonic` is in seconds; the event loop's
         clock unless another is given."""
         self._around = around
         self._live = live
         self._retention = limits.retention
         self._quiet = max(limits.deadline_cap, min(limits.retention, _QUIET))
         self._next_sequence = next_sequence
+        self._paused = paused
         self._clock = clock
         self._monotonic = monotonic or asyncio.get_running_loop().time
         self._started = self._monotonic()
@@ -75,7 +79,7 @@ class Pruner:
 
     async def prune(self) -> int:
         """One round: forgets what can be forgotten, tells the participants. Returns how many records went."""
-        if self._around.peers.quarantine.active:
+        if self._around.peers.quarantine.active or self._paused():
             return 0
         now = self._monotonic()
         self._reached.append((now, self._around.journal.position))
@@ -118,7 +122,7 @@ class Pruner:
             pruned = await journal.prune(pruning)
             self._around.peers.allow(record.epoch, pruned.horizon)
             forgotten += pruned.forgotten
-            if not pruned.more:
+            if not pruned.more or self._paused():
                 break
             await asyncio.sleep(_PAUSE)
         return forgotten

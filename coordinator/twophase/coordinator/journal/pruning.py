@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from twophase.coordinator.journal.port import Pruning
+
+# Sequences count from here: below it nothing can be missing, and a horizon that stops at it has not moved.
+_FIRST: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +53,14 @@ def plan(pruning: Pruning, horizon: int, candidates: Iterable[Candidate], *, all
             break
         over = _is_over(candidate, pruning)
         if candidate.sequence >= horizon:
-            # Sequences count from 1: below that nothing can be missing.
-            if not pruning.settled and candidate.sequence > max(reached, 1):
+            if not pruning.settled and candidate.sequence > max(reached, _FIRST):
                 return Plan(reached, tuple(gone))
             if not over:
-                # Sequence 1 is the first: to stop there is not to have moved.
-                return Plan(candidate.sequence if candidate.sequence > 1 else horizon, tuple(gone))
+                return Plan(candidate.sequence if candidate.sequence > _FIRST else horizon, tuple(gone))
             reached = candidate.sequence + 1
         if over and not candidate.kept:
             gone.append(candidate.sequence)
-    if all_there and pruning.settled:
+    if all_there and pruning.settled and pruning.below > _FIRST:
         reached = max(reached, pruning.below)
     return Plan(reached, tuple(gone))
 
