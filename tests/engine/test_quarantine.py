@@ -284,6 +284,38 @@ async def test_nothing_is_concluded_while_a_participant_is_away_that_may_know_be
     assert criticals("participant stock does not answer") == 1
 
 
+async def test_what_was_not_answered_is_settled_by_a_later_sweep(world: World) -> None:
+    txid = await commit_lost_by_the_journal(world)
+    world.payment.lose_answers = {"commit"}
+    async with world.coordinator(register=False) as engine:
+        await until(lambda: world.payment.calls["commit"] > 1)
+        assert not await _ended(engine, txid), "nobody has said that the last branch is over"
+        world.payment.lose_answers = set()
+        await until_true(lambda: _ended(engine, txid))
+    assert len(world.payment.applied) == 1
+
+
+async def test_r11_a_branch_that_is_gone_before_its_evidence_is_carried_out_is_alarmed(
+    world: World, criticals: Callable[[str], int]
+) -> None:
+    txid = await commit_lost_by_the_journal(world)
+    gate = world.payment.hold("commit")
+    sent = world.payment.calls["commit"]
+    async with world.coordinator(register=False) as engine:
+        await until(lambda: world.payment.calls["commit"] > sent)
+        world.payment.prepared.clear()  # somebody rolls it back by hand
+        gate.set()
+        await until_true(lambda: _ended(engine, txid))
+        view = await engine.view(txid)
+        await engine.journal.flush()
+    assert view is not None
+    assert view.record.endings[1] is Ending.LOST
+    assert criticals("heuristic outcome") == 1
+    async with world.coordinator(register=False) as engine:
+        assert [record.txid for record in await engine.journal.heuristics()] == [txid]
+        assert criticals("heuristic outcome") == 2, "again at every start"
+
+
 # --- R8 ---------------------------------------------------------------------------------------------------------------
 
 ROWS = {

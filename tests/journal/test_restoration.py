@@ -43,9 +43,11 @@ async def test_r11_heuristic_outcomes_come_oldest_first(journal: Journal) -> Non
     assert [record.txid.sequence for record in await journal.heuristics()] == [1, 2, 3]
 
 
-async def test_an_ending_without_a_decision_is_no_heuristic_outcome(journal: Journal) -> None:
-    journal.append(Finished(txid(journal, 1), 0, Ending.APPLIED))
-    assert await journal.heuristics() == ()
+async def test_without_a_decision_only_what_is_lost_is_a_heuristic_outcome(journal: Journal) -> None:
+    """It was to be committed, by a decision that another copy of the journal has."""
+    for number, ending in enumerate(Ending):
+        journal.append(Finished(txid(journal, number), 0, ending))
+    assert [record.endings for record in await journal.heuristics()] == [{0: Ending.LOST}]
 
 
 async def test_a_journal_is_in_quarantine_over_every_opening_until_it_is_lifted(store: Store) -> None:

@@ -49,9 +49,11 @@ def view_at(history: tuple[Happening, ...], at: int) -> View | None:
 def heuristics_of(record: TransactionRecord) -> dict[int, Ending]:
     """The branches that ended against the decision (R11), by number, and how."""
     decision = record.decision
-    if decision is None:
-        return {}
-    return {number: ending for number, ending in record.endings.items() if contradicts(decision, ending)}
+    return {
+        number: ending
+        for number, ending in record.endings.items()
+        if ending is Ending.LOST or (decision is not None and contradicts(decision, ending))
+    }
 
 
 def shown_heuristics(record: TransactionRecord) -> str:
@@ -61,7 +63,7 @@ def shown_heuristics(record: TransactionRecord) -> str:
         f"branch {number} at {where.get(number, '(unknown)')} is {ending.value}"
         for number, ending in heuristics_of(record).items()
     )
-    return f"{', '.join(wrong)}, decided was {record.decision}"
+    return f"{', '.join(wrong)}, decided was {record.decision or 'elsewhere'}"
 
 
 def answer_of(record: TransactionRecord, *, attempt: int, results: tuple[Result, ...] = ()) -> Answer:

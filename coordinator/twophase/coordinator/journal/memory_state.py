@@ -26,7 +26,7 @@ from twophase.coordinator.journal.fold import fold
 from twophase.coordinator.journal.port import EpochRecord, ParticipantRecord, Proposal, Restoration
 from twophase.coordinator.journal.pruning import Candidate
 from twophase.coordinator.journal.rules import EpochView, Situation, Standing, claims_request, releases_request
-from twophase.coordinator.protocol.decisions import contradicts
+from twophase.coordinator.protocol.decisions import Ending, contradicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +218,8 @@ class State:
                 self._release(event)
             case Finished():
                 decided = self.decided.get(event.txid)
-                if decided is not None and contradicts(decided.decision, event.ending):
+                lost = event.ending is Ending.LOST
+                if lost or (decided is not None and contradicts(decided.decision, event.ending)):
                     self.contradicted.add(event.txid)
             case Voted():
                 pass

@@ -149,6 +149,8 @@ UPSERT_TRANSACTION: Final = (
     " ON CONFLICT (txid) DO UPDATE SET decided = max(decided, excluded.decided), ended = max(ended, excluded.ended)"
     " WHERE excluded.decided > decided OR excluded.ended > ended"
 )
+# A branch that was to be committed and is lost: against whatever was decided, also if that is not on record here.
+INSERT_LOST: Final = "INSERT OR IGNORE INTO heuristics (txid, branch) VALUES (?, ?)"
 # A branch that ended against the decision on record, if that is of this kind.
 INSERT_HEURISTIC: Final = (
     "INSERT OR IGNORE INTO heuristics (txid, branch) SELECT ?1, ?2 FROM decisions WHERE txid = ?1 AND decision = ?3"

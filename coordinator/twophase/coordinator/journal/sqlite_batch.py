@@ -38,7 +38,7 @@ from twophase.coordinator.journal.rules import (
     releases_request,
 )
 from twophase.coordinator.journal.sqlite_prune import prune
-from twophase.coordinator.protocol.decisions import Decision, DecisionKind
+from twophase.coordinator.protocol.decisions import Decision, DecisionKind, Ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +199,8 @@ class _Writing:
         match event:
             case Begun(request=RequestRef() as request):
                 self._attempt(txid, request, claims=False)
+            case Finished(ending=Ending.LOST):
+                self.connection.execute(schema.INSERT_LOST, (txid, event.branch))
             case Finished():
                 for against in contradicted_by(event.ending):
                     self.connection.execute(schema.INSERT_HEURISTIC, (txid, event.branch, against.value))
