@@ -12,18 +12,9 @@ import pytest
 
 from twophase.sandbox import proxy as proxy_module
 from twophase.sandbox.errors import SandboxError
+from twophase.sandbox.networks import BLACKHOLE, CUT, HELD, REPLIES_ONLY, REQUESTS_ONLY, WHOLE, delayed, replies_dropped
 from twophase.sandbox.ports import free_port
-from twophase.sandbox.proxy import (
-    BLACKHOLE,
-    CUT,
-    HELD,
-    REPLIES_ONLY,
-    REQUESTS_ONLY,
-    WHOLE,
-    Proxy,
-    delayed,
-    replies_dropped,
-)
+from twophase.sandbox.proxy import Proxy
 
 SECONDS = 10.0
 

@@ -15,7 +15,7 @@ from twophase.sandbox.drill.load import Told
 from twophase.sandbox.drill.markup import append, element
 from twophase.sandbox.drill.timeline import DONE, IN_DOUBT, LATE, STEP, Mark, Timeline
 from twophase.sandbox.life import Life
-from twophase.sandbox.proxy import WHOLE
+from twophase.sandbox.networks import WHOLE
 
 _QUIET: Final = frozenset({Life.UP.value, WHOLE.name, DONE})
 _FILLS: Final = {

@@ -45,22 +45,23 @@ class Failure:
 _CHANNEL: Final = dict(CHANNEL_OPTIONS)
 _RECONNECT: Final = _CHANNEL["grpc.max_reconnect_backoff_ms"] / 1000
 _SILENCE: Final = (_CHANNEL["grpc.keepalive_time_ms"] + _CHANNEL["grpc.keepalive_timeout_ms"]) / 1000
-
 _SWEEP: Final = signature(Engine).parameters["sweep_every"].default
-AT_ONCE: Final = (
-    "one round trip from its ready line: everybody is asked at once; what a slow server prepares after that is found by"
-    f" a later sweep, fractions of a second apart at first and {_SWEEP:g} s at most"
-)
-BACK: Final = (
-    f"{_RECONNECT + LONGEST_PAUSE:g} s from its ready line: {_RECONNECT:g} s until it is dialled again,"
-    f" {LONGEST_PAUSE:g} s between two attempts"
-)
-HEALED: Final = f"{_RECONNECT + LONGEST_PAUSE:g} s from the end of the fault, if it ends in a reset"
-SILENT: Final = (
-    f"{FINISH_SECONDS + LONGEST_PAUSE:g} s from the end of the fault, the time of one unanswered attempt and a pause;"
-    f" a connection that stays dead is replaced after {_SILENCE:g} s"
-)
-DATABASE: Final = (
-    f"{CONNECT_TIMEOUT + LONGEST_PAUSE:g} s from the end of the fault; statements that nobody answers are given up"
-    " after some ten seconds"
-)
+
+AT_ONCE: Final = f"a round trip; a sweep: {_SWEEP:g} s"
+BACK: Final = f"back: {_RECONNECT + LONGEST_PAUSE:g} s"
+HEALED: Final = f"reset: {_RECONNECT + LONGEST_PAUSE:g} s"
+SILENT: Final = f"silence: {FINISH_SECONDS + LONGEST_PAUSE:g} s"
+DATABASE: Final = f"database: {CONNECT_TIMEOUT + LONGEST_PAUSE:g} s"
+
+BOUNDS: Final = {
+    AT_ONCE: "A coordinator asks everybody as soon as it is ready. What a slow server prepares after that is found by a"
+    f" later sweep; sweeps are fractions of a second apart at first, and {_SWEEP:g} s at most.",
+    BACK: f"From the ready line of a participant: {_RECONNECT:g} s until it is dialled again, and {LONGEST_PAUSE:g} s"
+    " between two attempts.",
+    HEALED: "The same from the end of a fault in which connections were reset.",
+    SILENT: f"From the end of a fault in which nothing was answered: one attempt waits for {FINISH_SECONDS:g} s, the"
+    f" next begins {LONGEST_PAUSE:g} s later. A connection that stays dead is replaced after {_SILENCE:g} s.",
+    DATABASE: f"From the end of a fault: a participant that dials its database gives up after {CONNECT_TIMEOUT} s, and"
+    f" the coordinator asks it again {LONGEST_PAUSE:g} s later. A statement that a database does not answer is given up"
+    " after some ten seconds.",
+}

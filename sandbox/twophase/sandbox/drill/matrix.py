@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final
 
-from twophase.sandbox.drill.failure import Failure
+from twophase.sandbox.drill.failure import BOUNDS, Failure
 
 _HEAD: Final = """\
 # What fails, and what happens then
 
 Everything here is tried: each row names its drills, and `twophase drill --only NAME` runs one. A drill makes the
-failure happen to real processes under load, and then holds what the clients were told against every database. *At
-most* is what the constants in the code allow, from the moment the fault is over; *measured* is the time from the ready
-line (or the end of the fault) until no branch of before was in doubt: median and longest of the row's drills.
+failure happen to real processes under load, and then holds what the clients were told against every database.
+*Measured* is the time from the ready line (or the end of the fault) until no branch of before was in doubt: median and
+longest of the row's drills. *At most* is what the constants in the code allow:
+
+{bounds}
 
 `python tests/tools/write_failure_matrix.py < drills.json` writes this file from what `twophase drill --json` printed,
 and without an input writes only the prose anew, which stands in `failures_inside.py`
@@ -67,7 +69,8 @@ def render(failures: Iterable[Failure], measured: Measured) -> str:
             cell = measured.cells.get(failure.what, _UNMEASURED)
             cells = failure.what, failure.happens, failure.finished_by, failure.bound, cell, named
             lines.append(f"| {' | '.join(cells)} |")
-    return _HEAD + "\n".join([*lines, ""])
+    head = _HEAD.format(bounds="\n".join(f"- **{bound}** {meaning}" for bound, meaning in BOUNDS.items()))
+    return head + "\n".join([*lines, ""])
 
 
 def _run(report: Mapping[str, Any]) -> str:

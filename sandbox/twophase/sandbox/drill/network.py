@@ -19,17 +19,17 @@ from twophase.sandbox.bank import NAMES
 from twophase.sandbox.drill.load import Told
 from twophase.sandbox.drill.stage import NotHit, Stage
 from twophase.sandbox.drill.values import Act, Drill
-from twophase.sandbox.proxy import (
+from twophase.sandbox.networks import (
     BLACKHOLE,
     CUT,
     HELD,
     REPLIES_ONLY,
     REQUESTS_ONLY,
     Network,
-    Proxy,
     delayed,
     replies_dropped,
 )
+from twophase.sandbox.proxy import Proxy
 
 _BANK, _ONE, _OTHER = NAMES[:3]
 _SETTLE: Final = 0.3

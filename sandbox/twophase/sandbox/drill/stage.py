@@ -25,8 +25,9 @@ from twophase.sandbox.drill.load import Load
 from twophase.sandbox.drill.timeline import DONE, IN_DOUBT, RECOVERY, Recorder
 from twophase.sandbox.errors import ProcessFailed, SandboxError
 from twophase.sandbox.life import Life
+from twophase.sandbox.networks import WHOLE, Network
 from twophase.sandbox.processes import Program, clean_environment
-from twophase.sandbox.proxy import WHOLE, Network, Proxy
+from twophase.sandbox.proxy import Proxy
 from twophase.sandbox.system import Service, System
 
 COORDINATOR: Final = "coordinator"
