@@ -2,6 +2,7 @@
 # make test     sets everything up, checks the code and runs every test
 # make drill    kills every process at every point, under load: the whole matrix, some minutes; a page in build/drills
 # make search   every interleaving of the protocol, by exhaustive search: some minutes
+# make simulate SEEDS=100000   the whole system on virtual time, under seeds: every failure, every order
 # make lint     only the checks;  make unit  only the tests
 # make protos   generates the Python code of the contract again, after a change of the .proto files
 # make baseline takes today's contract as the one later changes must not break: once for each release
@@ -25,7 +26,7 @@ READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
 PROTOC := $(TOOLS)/.ready
 
-.PHONY: setup demo drill search test lint unit protos protos-tools baseline clean
+.PHONY: setup demo drill search simulate test lint unit protos protos-tools baseline clean
 .DELETE_ON_ERROR:
 
 setup: $(DEV) $(PROTOC)
@@ -72,6 +73,10 @@ drill: $(READY)
 
 search: $(DEV)
 	@$(BIN)/python tests/search/report.py $(ARGS)
+
+SEEDS ?= 20000
+simulate: $(DEV)
+	@PYTHONHASHSEED=0 $(BIN)/python tests/simulation/report.py $(SEEDS) $(ARGS)
 
 test: lint unit
 

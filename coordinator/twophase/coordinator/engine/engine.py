@@ -127,6 +127,11 @@ class Engine:
         self._tell_what_is_left()
         await self._tasks.cancel()
 
+    async def abandon(self) -> None:
+        """Ends everything where it stands, as a crash would. The journal stays open."""
+        self._stopping = True
+        await self._tasks.cancel()
+
     async def register(self, name: str, address: str) -> None:
         """Makes a participant known, durably. Raises `Rejected`."""
         self._refuse_if_stopping()
