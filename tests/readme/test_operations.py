@@ -13,9 +13,10 @@ from twophase.sandbox.bank import SCHEMA
 from twophase.sandbox.system import Service, System
 
 ROOT = Path(__file__).parents[2]
-RUNBOOK = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-COMMANDS = sorted(set(re.findall(r"^\$ twophase (.*)$", RUNBOOK, re.MULTILINE)))
-VERBS = ("doctor", "indoubt", "tx show", "tx list", "journal inspect", "serve", "drill")
+PAGES = ("operations.md", "running.md", "journal.md")
+RUNBOOK = "\n".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in PAGES)
+COMMANDS = sorted(set(re.findall(r"^(?:\$ )?twophase ([a-z].*)$", RUNBOOK, re.MULTILINE)))
+VERBS = ("doctor", "indoubt", "tx show", "tx list", "journal inspect", "serve")
 
 
 async def twophase(*arguments: str) -> tuple[int, str]:
@@ -43,6 +44,7 @@ def test_the_runbook_shows_every_verb_that_looks() -> None:
 async def test_every_option_in_the_runbook_is_one_of_its_command(verb: str) -> None:
     code, text = await twophase(*verb.split(), "--help")
     assert code == 0
+    assert any(verb_of(command) == verb for command in COMMANDS)
     options = {
         option for command in COMMANDS if verb_of(command) == verb for option in re.findall(r"--[a-z-]+", command)
     }
