@@ -4,58 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from fixtures.two_banks import SECONDS, booked, prepared, send, two_banks, until
 from twophase.contract.crashpoints import VARIABLE, CrashPoint
 from twophase.contract.status import from_call
-from twophase.coordinator.client import AsyncClient, Committed, operation
-from twophase.sandbox.bank import SCHEMA
-from twophase.sandbox.system import Service, System
+from twophase.coordinator.client import Committed
+from twophase.sandbox.system import System
 from twophase.v1 import coordinator_pb2, coordinator_pb2_grpc, types_pb2
 
 pytestmark = pytest.mark.integration
-BANKS = ("east", "west")
-_SECONDS = 40.0
 
 
 @pytest.fixture
 async def system() -> AsyncIterator[System]:
-    banks = [Service(bank, f"twophase.sandbox.bank:{bank}", schema=SCHEMA, cluster="both") for bank in BANKS]
-    async with System(banks, postgres={"fsync": "off"}) as system:
+    async with two_banks() as system:
         yield system
-
-
-async def transfer(system: System, name: str = "first") -> Committed:
-    operations = (
-        operation("east", "move", {"transfer": name, "account": 1, "amount": "-10"}),
-        operation("west", "move", {"transfer": name, "account": 1, "amount": "10"}),
-    )
-    async with AsyncClient(system.address) as client:
-        return await client.execute(*operations, request_id=name, deadline=20, retries=20)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(_SECONDS):
-        while not await asyncio.to_thread(condition):
-            await asyncio.sleep(0.01)
-
-
-def counted(system: System, sql: str) -> list[int]:
-    found = []
-    for bank in BANKS:
-        with system.connect(bank) as connection:
-            rows = connection.execute(sql.encode()).fetchall()
-        found.append(int(rows[0][0]))
-    return found
-
-
-def prepared(system: System) -> list[int]:
-    return counted(system, "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()")
 
 
 async def restarted(system: System, *, grace: float) -> None:
@@ -71,8 +40,8 @@ async def decided_and_not_applied(system: System) -> asyncio.Task[Committed]:
     east.environment[VARIABLE] = CrashPoint.PARTICIPANT_BEFORE_COMMIT_PREPARED.value
     await east.start()
     del east.environment[VARIABLE]
-    running = asyncio.create_task(transfer(system))
-    await east.wait(timeout=_SECONDS)
+    running = asyncio.create_task(send(system))
+    await east.wait(timeout=SECONDS)
     await until(lambda: prepared(system) == [1, 0])
     return running
 
@@ -91,7 +60,7 @@ async def finished_by_the_next_start(system: System) -> None:
     if not east.is_running:
         await east.start()
     await until(lambda: prepared(system) == [0, 0])
-    assert counted(system, "SELECT count(*) FROM movement") == [1, 1]
+    assert booked(system) == [["first"], ["first"]]
 
 
 async def test_what_is_decided_and_cannot_be_finished_does_not_keep_it(system: System) -> None:
@@ -106,23 +75,23 @@ async def test_what_is_decided_and_cannot_be_finished_does_not_keep_it(system: S
 
 async def test_what_can_be_finished_is_finished_and_nothing_new_is_taken(system: System) -> None:
     await restarted(system, grace=30)
-    await transfer(system, "greeting")  # who has not shaken hands yet would keep the other one from preparing
+    await send(system, "greeting")  # who has not shaken hands yet would keep the other one from preparing
     system.participants["west"].signal(signal.SIGSTOP)
-    running = asyncio.create_task(transfer(system))
+    running = asyncio.create_task(send(system))
     await until(lambda: prepared(system) == [1, 0])
     system.coordinator.signal(signal.SIGTERM)
-    async with asyncio.timeout(_SECONDS):
+    async with asyncio.timeout(SECONDS):
         while await is_serving(system):
             await asyncio.sleep(0.01)
     look = types_pb2.Operation(participant="east", name="look")
     request = coordinator_pb2.ExecuteRequest(request_id="refused", operations=[look])
     async with grpc.aio.insecure_channel(system.address) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await coordinator_pb2_grpc.CoordinatorStub(channel).Execute(request, timeout=_SECONDS)
+            await coordinator_pb2_grpc.CoordinatorStub(channel).Execute(request, timeout=SECONDS)
     problem = from_call(caught.value)
     assert (problem.code, problem.reason, problem.outcome_known) == (grpc.StatusCode.UNAVAILABLE, "STOPPING", True)
     system.participants["west"].signal(signal.SIGCONT)
-    assert await system.coordinator.wait(timeout=_SECONDS) == 0
+    assert await system.coordinator.wait(timeout=SECONDS) == 0
     done = await running
     assert done.applied
     assert prepared(system) == [0, 0]
@@ -134,10 +103,10 @@ async def test_a_second_signal_ends_it_at_once(system: System, number: signal.Si
     await restarted(system, grace=60)
     running = await decided_and_not_applied(system)
     system.coordinator.signal(signal.SIGTERM)
-    async with asyncio.timeout(_SECONDS):
+    async with asyncio.timeout(SECONDS):
         while await is_serving(system):
             await asyncio.sleep(0.01)
     system.coordinator.signal(number)
-    assert await system.coordinator.wait(timeout=_SECONDS) == -number
+    assert await system.coordinator.wait(timeout=SECONDS) == -number
     await finished_by_the_next_start(system)
     assert (await running).txid.startswith("00000002-")

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
-from twophase.coordinator.client import AsyncClient, Committed, OutcomeUnknown, TransactionAborted, operation
-from twophase.sandbox.bank import SCHEMA
+from fixtures.two_banks import SECONDS, column, prepared, transfer, two_banks, until
+from twophase.coordinator.client import AsyncClient, Committed, OutcomeUnknown, TransactionAborted
 from twophase.sandbox.syncs import AtSync, NoInjection, wrapper
-from twophase.sandbox.system import Service, System
+from twophase.sandbox.system import System
 
 pytestmark = pytest.mark.integration
-BANKS = ("east", "west")
-_SECONDS = 60.0
 _FAILED = 74
 # Opening the journal takes a few, the registrations one each; the next ones are decisions.
 _NTH = 15
@@ -23,39 +21,22 @@ _NTH = 15
 
 @pytest.fixture
 async def system() -> AsyncIterator[System]:
-    banks = [Service(bank, f"twophase.sandbox.bank:{bank}", schema=SCHEMA, cluster="both") for bank in BANKS]
-    async with System(banks, postgres={"fsync": "off"}) as system:
+    async with two_banks() as system:
         yield system
 
 
-async def transfer(client: AsyncClient, name: str, account: int) -> bool | None:
+async def what_is_told(client: AsyncClient, name: str, account: int) -> bool | None:
     """What the client was told: committed, aborted, or that it is unknown."""
-    operations = (
-        operation("east", "move", {"transfer": name, "account": account, "amount": "-1"}),
-        operation("west", "move", {"transfer": name, "account": account, "amount": "1"}),
-    )
     try:
-        answer = await client.execute(*operations, request_id=name, deadline=20, give_up_after=0.5)
+        answer = await client.execute(
+            *transfer(name, account=account, amount=1), request_id=name, deadline=20, give_up_after=0.5
+        )
     except TransactionAborted:
         return False
     except OutcomeUnknown:
         return None
     assert isinstance(answer, Committed)
     return True
-
-
-def read(system: System, sql: str) -> list[set[str]]:
-    found = []
-    for bank in BANKS:
-        with system.connect(bank) as connection:
-            found.append({text for (text,) in connection.execute(sql.encode()).fetchall()})
-    return found
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(_SECONDS):
-        while not await asyncio.to_thread(condition):
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(("what", "code"), [(AtSync.FAILS, _FAILED), (AtSync.DIES, -signal.SIGKILL)])
@@ -76,22 +57,22 @@ async def test_r4_r10_nobody_is_told_a_decision_that_is_not_there_afterwards(
                 return
             name = f"{account}/{number}"
             told[name] = None
-            told[name] = await transfer(client, name, account)
+            told[name] = await what_is_told(client, name, account)
 
     async with AsyncClient(system.address) as client, asyncio.TaskGroup() as group:
         for account in range(1, 5):
             group.create_task(work(account))
-        assert await system.coordinator.wait(timeout=_SECONDS) == code
+        assert await system.coordinator.wait(timeout=SECONDS) == code
 
     if what is AtSync.FAILS:
         assert "disk I/O error" in system.coordinator.log.read_text()
     system.coordinator.wrapper = ()
     await system.coordinator.start()
-    await until(lambda: not any(read(system, "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()")))
-    east, west = read(system, "SELECT transfer FROM movement")
+    await until(lambda: not any(prepared(system)))
+    east, west = column(system, "SELECT transfer FROM movement")
     assert east == west
-    assert {name for name, answer in told.items() if answer} <= east
-    assert not {name for name, answer in told.items() if answer is False} & east
+    assert {name for name, answer in told.items() if answer} <= {*east}
+    assert not {name for name, answer in told.items() if answer is False} & {*east}
     assert any(told.values()), "it died before anything was told: nothing was tried"
     async with AsyncClient(system.address) as client:
-        assert await transfer(client, "after", 1)
+        assert await what_is_told(client, "after", 1)

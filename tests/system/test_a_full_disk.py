@@ -6,7 +6,7 @@ import asyncio
 import resource
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,19 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from fixtures.two_banks import SECONDS, booked, prepared, transfer, two_banks, until
 from twophase.contract.status import from_call
 from twophase.coordinator.client import (
     AsyncClient,
     Committed,
     OutcomeUnknown,
     TransactionAborted,
-    operation,
 )
-from twophase.sandbox.bank import SCHEMA
 from twophase.sandbox.small_disk import NoSmallDisk, SmallDisk
-from twophase.sandbox.system import Service, System
+from twophase.sandbox.system import System
 from twophase.v1 import coordinator_pb2, coordinator_pb2_grpc, types_pb2
 
 pytestmark = pytest.mark.integration
-BANKS = ("east", "west")
-_SECONDS = 40.0
 _BALLAST_MIB = 4
 _FAILED = 74
 _MANY = range(1, 41)  # each on an account of its own
@@ -37,9 +34,8 @@ _MANY = range(1, 41)  # each on an account of its own
 
 @pytest.fixture
 async def system() -> AsyncIterator[System]:
-    banks = [Service(bank, f"twophase.sandbox.bank:{bank}", schema=SCHEMA, cluster="both") for bank in BANKS]
     environment = {"TWOPHASE_BALLAST": str(_BALLAST_MIB), "TWOPHASE_GRACE": "1"}
-    async with System(banks, postgres={"fsync": "off"}, coordinator_environment=environment) as system:
+    async with two_banks(environment=environment) as system:
         yield system
 
 
@@ -58,37 +54,10 @@ async def disk(system: System) -> SmallDisk:
     return disk
 
 
-async def transfer(client: AsyncClient, name: str, *, give_up_after: float = 30.0) -> Committed:
+async def execute(client: AsyncClient, name: str, *, give_up_after: float = 30.0) -> Committed:
     account = int(name.rpartition("/")[2]) if "/" in name else 1
-    operations = (
-        operation("east", "move", {"transfer": name, "account": account, "amount": "-1"}),
-        operation("west", "move", {"transfer": name, "account": account, "amount": "1"}),
-    )
-    return await client.execute(*operations, request_id=name, deadline=20, retries=20, give_up_after=give_up_after)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(_SECONDS):
-        while not await asyncio.to_thread(condition):
-            await asyncio.sleep(0.01)
-
-
-def booked(system: System) -> list[set[str]]:
-    found = []
-    for bank in BANKS:
-        with system.connect(bank) as connection:
-            rows = connection.execute("SELECT transfer FROM movement").fetchall()
-        found.append({transfer for (transfer,) in rows})
-    return found
-
-
-def prepared(system: System) -> list[int]:
-    sql = "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()"
-    found = []
-    for bank in BANKS:
-        with system.connect(bank) as connection:
-            found.append(int(connection.execute(sql.encode()).fetchall()[0][0]))
-    return found
+    moves = transfer(name, account=account, amount=1)
+    return await client.execute(*moves, request_id=name, deadline=20, retries=20, give_up_after=give_up_after)
 
 
 def log(system: System) -> str:
@@ -101,7 +70,7 @@ async def refused(system: System) -> None:
     request = coordinator_pb2.ExecuteRequest(request_id="refused", operations=[look])
     async with grpc.aio.insecure_channel(system.address) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await coordinator_pb2_grpc.CoordinatorStub(channel).Execute(request, timeout=_SECONDS)
+            await coordinator_pb2_grpc.CoordinatorStub(channel).Execute(request, timeout=SECONDS)
     problem = from_call(caught.value)
     assert (problem.code, problem.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "NO_ROOM")
     assert problem.outcome_known
@@ -118,7 +87,7 @@ async def is_serving(system: System) -> bool:
 async def many_prepared(system: System, client: AsyncClient, **named: Any) -> list[asyncio.Task[Committed]]:
     """Transfers that one bank has prepared, and the other, which is frozen, has not yet."""
     system.participants["west"].signal(signal.SIGSTOP)
-    running = [asyncio.create_task(transfer(client, f"many/{number}", **named)) for number in _MANY]
+    running = [asyncio.create_task(execute(client, f"many/{number}", **named)) for number in _MANY]
     await until(lambda: prepared(system)[0] == len(_MANY))
     return running
 
@@ -128,13 +97,13 @@ async def test_r10_a_write_that_finds_the_disk_full_ends_the_process_and_the_nex
 ) -> None:
     ballast = disk.outside / f"{system.journal.name}.ballast"
     async with AsyncClient(system.address) as client:
-        await transfer(client, "before")
+        await execute(client, "before")
         assert ballast.stat().st_size == _BALLAST_MIB << 20
         running = await many_prepared(system, client)
         disk.fill()
         system.participants["west"].signal(signal.SIGCONT)
         # All of them decide now, and there is no room to write it down.
-        assert await system.coordinator.wait(timeout=_SECONDS) == _FAILED
+        assert await system.coordinator.wait(timeout=SECONDS) == _FAILED
         assert "database or disk is full" in log(system)
         assert not any(task.done() for task in running)
 
@@ -150,34 +119,34 @@ async def test_r10_a_write_that_finds_the_disk_full_ends_the_process_and_the_nex
         done = await asyncio.gather(*running)
     assert {committed.applied for committed in done} == {True}
     assert ballast.stat().st_size == _BALLAST_MIB << 20
-    assert booked(system) == [{"before"} | {f"many/{number}" for number in _MANY}] * 2
+    assert booked(system) == [sorted(["before", *(f"many/{number}" for number in _MANY)])] * 2
     assert "new transactions are taken again" in log(system)
 
 
 async def test_r10_new_work_is_refused_before_a_write_fails(system: System, disk: SmallDisk) -> None:
     async with AsyncClient(system.address) as client:
-        await transfer(client, "before")
+        await execute(client, "before")
         (disk.outside / "filler").write_bytes(b"x" * (disk.free() - (_BALLAST_MIB << 20) + (1 << 20)))
         await until(lambda: "nothing new is begun" in log(system))
         pid = system.coordinator.pid
         await refused(system)
-        assert (await transfer(client, "before")).applied
+        assert (await execute(client, "before")).applied
         disk.empty()
-        await transfer(client, "after")
+        await execute(client, "after")
     assert system.coordinator.pid == pid
-    assert booked(system) == [{"before", "after"}] * 2
+    assert booked(system) == [["after", "before"]] * 2
     assert log(system).count("nothing new is begun") == log(system).count("taken again") == 1
 
 
 async def test_r10_a_write_that_fails_in_the_middle_tells_nobody_a_decision_that_is_not_there(system: System) -> None:
     async with AsyncClient(system.address) as client:
-        await transfer(client, "before")
+        await execute(client, "before")
         running = await many_prepared(system, client, give_up_after=5.0)
         # For this process alone, no file may grow beyond what the journal's log has now, and half a page.
         size = (await asyncio.to_thread(Path(f"{system.journal}-wal").stat)).st_size + 2048
         resource.prlimit(system.coordinator.pid, resource.RLIMIT_FSIZE, (size, size))
         system.participants["west"].signal(signal.SIGCONT)
-        assert await system.coordinator.wait(timeout=_SECONDS) == _FAILED
+        assert await system.coordinator.wait(timeout=SECONDS) == _FAILED
         await system.coordinator.start()
         told = await asyncio.gather(*running, return_exceptions=True)
     await until(lambda: prepared(system) == [0, 0])

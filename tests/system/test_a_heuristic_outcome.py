@@ -7,41 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
+from fixtures.two_banks import SECONDS, send, two_banks, until_true
 from twophase.contract.crashpoints import VARIABLE, CrashPoint
-from twophase.coordinator.client import AsyncClient, Committed, TransactionAborted, operation
+from twophase.coordinator.client import AsyncClient, TransactionAborted
 from twophase.coordinator.client.values import Outcome, Transaction
-from twophase.sandbox.bank import SCHEMA
-from twophase.sandbox.system import Service, System
+from twophase.sandbox.system import System
 
 pytestmark = pytest.mark.integration
-BANKS = ("east", "west")
-_SECONDS = 40.0
 
 
 @pytest.fixture
 async def system() -> AsyncIterator[System]:
-    banks = [Service(bank, f"twophase.sandbox.bank:{bank}", schema=SCHEMA, cluster="both") for bank in BANKS]
-    async with System(banks, postgres={"fsync": "off"}) as system:
+    async with two_banks() as system:
         yield system
-
-
-async def transfer(system: System, *, deadline: float = 20.0, retries: int = 20) -> Committed:
-    operations = (
-        operation("east", "move", {"transfer": "first", "account": 1, "amount": "-10"}),
-        operation("west", "move", {"transfer": "first", "account": 1, "amount": "10"}),
-    )
-    async with AsyncClient(system.address) as client:
-        return await client.execute(*operations, request_id="first", deadline=deadline, retries=retries)
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(_SECONDS):
-        while not await condition():
-            await asyncio.sleep(0.02)
 
 
 def prepared(system: System, bank: str) -> list[str]:
@@ -90,8 +72,8 @@ async def test_r11_rolled_back_by_hand_while_its_commit_is_decided(system: Syste
     east.environment[VARIABLE] = CrashPoint.PARTICIPANT_BEFORE_COMMIT_PREPARED.value
     await east.start()
     del east.environment[VARIABLE]
-    running = asyncio.create_task(transfer(system))
-    await east.wait(timeout=_SECONDS)
+    running = asyncio.create_task(send(system))
+    await east.wait(timeout=SECONDS)
     by_hand(system, "east", "ROLLBACK")
     await east.start()
     done = await running
@@ -100,7 +82,7 @@ async def test_r11_rolled_back_by_hand_while_its_commit_is_decided(system: Syste
     async def seen() -> bool:
         return "east" in states(await recorded(system)) and (await recorded(system)).applied
 
-    await until(seen)
+    await until_true(seen)
     transaction = await recorded(system)
     assert transaction.outcome is Outcome.COMMITTED
     assert states(transaction) == {"east": "HEURISTIC", "west": "APPLIED"}
@@ -110,12 +92,12 @@ async def test_r11_rolled_back_by_hand_while_its_commit_is_decided(system: Syste
 async def test_r11_committed_by_hand_while_its_abort_is_decided(system: System) -> None:
     east, west = system.participants["east"], system.participants["west"]
     east.signal(signal.SIGSTOP)
-    running = asyncio.create_task(transfer(system, deadline=2.0, retries=0))
+    running = asyncio.create_task(send(system, deadline=2.0, retries=0))
 
     async def west_is_prepared() -> bool:
         return bool(await asyncio.to_thread(prepared, system, "west"))
 
-    await until(west_is_prepared)
+    await until_true(west_is_prepared)
     west.signal(signal.SIGSTOP)
     with pytest.raises(TransactionAborted):
         await running
@@ -126,7 +108,7 @@ async def test_r11_committed_by_hand_while_its_abort_is_decided(system: System) 
     async def over() -> bool:
         return (await recorded(system)).applied
 
-    await until(over)
+    await until_true(over)
     transaction = await recorded(system)
     assert transaction.outcome is Outcome.ABORTED
     assert states(transaction) == {"east": "ABORTED", "west": "HEURISTIC"}

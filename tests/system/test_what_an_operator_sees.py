@@ -7,37 +7,22 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from fixtures.two_banks import SECONDS, send, two_banks, until
 from twophase.contract.crashpoints import VARIABLE, CrashPoint
-from twophase.coordinator.client import AsyncClient, Committed, operation
-from twophase.sandbox.bank import SCHEMA
-from twophase.sandbox.system import Service, System
+from twophase.sandbox.system import System
 
 pytestmark = pytest.mark.integration
-BANKS = ("east", "west")
-_SECONDS = 40.0
 
 
 @pytest.fixture
 async def system() -> AsyncIterator[System]:
-    banks = [Service(bank, f"twophase.sandbox.bank:{bank}", schema=SCHEMA, cluster="both") for bank in BANKS]
-    async with System(banks, postgres={"fsync": "off"}) as system:
+    async with two_banks() as system:
         yield system
-
-
-async def execute(system: System) -> Committed:
-    async with AsyncClient(system.address) as client:
-        return await client.execute(
-            operation("east", "move", {"transfer": "first", "account": 1, "amount": "-10"}),
-            operation("west", "move", {"transfer": "first", "account": 1, "amount": "10"}),
-            request_id="order/4711",
-            deadline=20,
-            retries=20,
-        )
 
 
 async def twophase(system: System, *arguments: str, password: str = "") -> tuple[int, Any]:
@@ -48,17 +33,11 @@ async def twophase(system: System, *arguments: str, password: str = "") -> tuple
         env={**os.environ, "TWOPHASE_COORDINATOR": system.address, "PGPASSWORD": password},
         capture_output=True,
         text=True,
-        timeout=_SECONDS,
+        timeout=SECONDS,
         check=False,
     )
     assert ended.stderr == ""
     return ended.returncode, json.loads(ended.stdout)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(_SECONDS):
-        while not await asyncio.to_thread(condition):
-            await asyncio.sleep(0.01)
 
 
 def waiting(system: System) -> bool:
@@ -85,8 +64,8 @@ async def test_a_participant_that_dies_after_its_vote_is_shown_until_it_is_back(
     east.environment[VARIABLE] = CrashPoint.PARTICIPANT_BEFORE_COMMIT_PREPARED.value
     await east.start()
     del east.environment[VARIABLE]
-    running = asyncio.create_task(execute(system))
-    await east.wait(timeout=_SECONDS)  # told to commit, it dies: so it is decided
+    running = asyncio.create_task(send(system, request_id="order/4711"))
+    await east.wait(timeout=SECONDS)  # told to commit, it dies: so it is decided
     with system.connect("east") as rival:
         rivals = asyncio.create_task(asyncio.to_thread(rival.execute, "UPDATE account SET balance = balance"))
         await until(lambda: waiting(system))

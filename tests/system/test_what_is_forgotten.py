@@ -3,45 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import grpc
 import pytest
 
+from fixtures.two_banks import BANKS, SECONDS, transfer, two_banks, until_true
 from twophase.contract.crashpoints import VARIABLE, CrashPoint
 from twophase.contract.names import Gid, Txid
-from twophase.coordinator.client import AsyncClient, Committed, NotFound, operation
-from twophase.sandbox.bank import SCHEMA
-from twophase.sandbox.system import Service, System
+from twophase.coordinator.client import AsyncClient, Committed, NotFound
+from twophase.sandbox.system import System
 from twophase.v1 import participant_pb2, participant_pb2_grpc, types_pb2
 
 pytestmark = pytest.mark.integration
-BANKS = ("east", "west")
-_SECONDS = 60.0
 # The shortest memory that its deadlines allow.
 _FORGETFUL = ("--deadline-cap", "3", "--default-deadline", "3", "--retention", "3.5s")
 
 
 @pytest.fixture
 async def system() -> AsyncIterator[System]:
-    banks = [Service(bank, f"twophase.sandbox.bank:{bank}", schema=SCHEMA, cluster="both") for bank in BANKS]
-    async with System(banks, postgres={"fsync": "off"}, coordinator_options=_FORGETFUL) as system:
+    async with two_banks(options=_FORGETFUL) as system:
         yield system
 
 
-async def transfer(client: AsyncClient, request_id: str, booking: str) -> Committed:
+async def execute(client: AsyncClient, request_id: str, booking: str) -> Committed:
     """Moves money, under one name in the coordinator's books and another one in the banks'."""
-    moves = [
-        operation(bank, "move", {"transfer": booking, "account": 1, "amount": amount})
-        for bank, amount in zip(BANKS, ("-10", "10"), strict=True)
-    ]
-    return await client.execute(*moves, request_id=request_id, retries=20)
-
-
-async def until(condition: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(_SECONDS):
-        while not await condition():
-            await asyncio.sleep(0.02)
+    return await client.execute(*transfer(booking), request_id=request_id, retries=20)
 
 
 def rows(system: System, bank: str) -> set[str]:
@@ -59,11 +46,11 @@ async def is_gone(client: AsyncClient, txid: str) -> bool:
 
 async def test_r5_what_is_past_retention_is_forgotten_everywhere_and_its_branches_are_barred(system: System) -> None:
     async with AsyncClient(system.address) as client:
-        done = await transfer(client, "order-1", "first")
-        last = await transfer(client, "order-2", "second")
+        done = await execute(client, "order-1", "first")
+        last = await execute(client, "order-2", "second")
         assert all(any(done.txid in gid for gid in rows(system, bank)) for bank in BANKS)
 
-        await until(lambda: is_gone(client, done.txid))
+        await until_true(lambda: is_gone(client, done.txid))
 
         assert await client.outcome("order-1") is None
         # The newest event holds the place of the highest position; its transaction stays.
@@ -73,7 +60,7 @@ async def test_r5_what_is_past_retention_is_forgotten_everywhere_and_its_branche
             async def only_the_last(bank: str = bank) -> bool:
                 return all(last.txid in gid for gid in await asyncio.to_thread(rows, system, bank))
 
-            await until(only_the_last)
+            await until_true(only_the_last)
 
         journal_id = next(iter(rows(system, "east"))).split("-")[1]
         late = str(Gid(journal_id, Txid.parse(done.txid), 0))
@@ -91,7 +78,7 @@ async def test_r5_what_is_past_retention_is_forgotten_everywhere_and_its_branche
             assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
         # A repetition that comes after retention is a new request.
-        anew = await transfer(client, "order-1", "first-again")
+        anew = await execute(client, "order-1", "first-again")
         assert anew.txid != done.txid
 
 
@@ -103,9 +90,9 @@ async def test_r8_killed_between_the_journal_and_the_participants_they_hear_of_i
     await system.coordinator.start()
     del system.coordinator.environment[VARIABLE]
     async with AsyncClient(system.address) as client:
-        done = await transfer(client, "order-1", "first")
-        await transfer(client, "order-2", "second")
-    await system.coordinator.wait(timeout=_SECONDS)
+        done = await execute(client, "order-1", "first")
+        await execute(client, "order-2", "second")
+    await system.coordinator.wait(timeout=SECONDS)
     assert all(any(done.txid in gid for gid in rows(system, bank)) for bank in BANKS)
 
     await system.coordinator.start()
@@ -115,6 +102,6 @@ async def test_r8_killed_between_the_journal_and_the_participants_they_hear_of_i
         async def gone(bank: str = bank) -> bool:
             return not any(done.txid in gid for gid in await asyncio.to_thread(rows, system, bank))
 
-        await until(gone)
+        await until_true(gone)
     async with AsyncClient(system.address) as client:
         assert await is_gone(client, done.txid)
