@@ -37,13 +37,13 @@ from twophase.coordinator.client.findings import (
     Waiter,
 )
 from twophase.coordinator.client.payloads import operation
+from twophase.coordinator.client.refusal import Refusal
 from twophase.coordinator.client.values import (
     Branch,
     Committed,
     Event,
     Operation,
     Outcome,
-    Refusal,
     Result,
     Transaction,
     Wait,

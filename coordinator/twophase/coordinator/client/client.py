@@ -38,10 +38,10 @@ from twophase.coordinator.client.errors import (
 )
 from twophase.coordinator.client.execution import FIRST_WAIT, LONGEST_WAIT, Closed, EpochMemory, Execution, Patience
 from twophase.coordinator.client.findings import Diagnosis, InDoubt, diagnosis_of, in_doubt_of
+from twophase.coordinator.client.refusal import Refusal
 from twophase.coordinator.client.values import (
     Committed,
     Operation,
-    Refusal,
     Transaction,
     Wait,
     committed_of,

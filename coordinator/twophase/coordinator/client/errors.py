@@ -8,14 +8,12 @@ class says otherwise, nothing happened.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import grpc
 
 from twophase.contract.status import Problem
-
-if TYPE_CHECKING:
-    from twophase.coordinator.client.values import Refusal
+from twophase.coordinator.client.refusal import Refusal
 
 
 class TwophaseError(Exception):

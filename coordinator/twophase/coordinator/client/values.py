@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from twophase.coordinator.client.errors import ResultMismatch
+from twophase.coordinator.client.refusal import Refusal
 from twophase.v1 import coordinator_pb2, types_pb2
 
 M = TypeVar("M", bound=Message)
@@ -85,22 +86,6 @@ class Result:
 
     def __str__(self) -> str:
         return f"{self.participant}.{self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """One reason for an abort; see `twophase.v1.Refusal`. `kind` is the enum's name without prefix ("BUSINESS")."""
-
-    kind: str
-    code: str
-    message: str
-    retryable: bool
-    participant: str
-    operation: str
-
-    def __str__(self) -> str:
-        where = ".".join(filter(None, (self.participant, self.operation)))
-        return f"{self.code}: {self.message}" + (f" ({where})" if where else "")
 
 
 @dataclass(frozen=True, slots=True)
