@@ -148,6 +148,18 @@ class Stage:
             raise NotHit(f"{name} ended, and not at {point.value}; see {program.log}")
         self.hit.add(point)
 
+    async def first_to_die(self, *names: str) -> str:
+        """Waits until one of these processes has ended, and says which. Raises `NotHit`."""
+        try:
+            async with asyncio.timeout(_DIE_SECONDS):
+                while True:
+                    for name in names:
+                        if not self.program(name).is_running:
+                            return name
+                    await asyncio.sleep(_POLL)
+        except TimeoutError:
+            raise NotHit(f"none of {', '.join(names)} died within {_DIE_SECONDS:g} s") from None
+
     async def disarm(self) -> None:
         """Everything runs, and nothing is armed any more, whatever the drill left behind."""
         for name in (*NAMES, COORDINATOR):
