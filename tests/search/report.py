@@ -50,4 +50,4 @@ def _tell(console: Console, found: Found) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(" ".join(sys.argv[1:])))
