@@ -227,6 +227,34 @@ async def test_a_vote_from_another_database_does_not_count(world: World) -> None
         assert again.outcome is Outcome.COMMITTED, "it shook hands again and is known on its new timeline"
 
 
+async def test_r11_a_participant_that_nobody_uses_and_that_failed_over_is_an_alarm(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with world.coordinator() as engine:
+        assert (await engine.execute(submission(*BOTH))).outcome is Outcome.COMMITTED
+        world.order.identity = types_pb2.DatabaseIdentity(
+            system_identifier=world.order.identity.system_identifier, timeline=2, database="order"
+        )
+        await until(lambda: engine._peers.get("order").record.timeline == 2)  # type: ignore[union-attr]
+        sweeps = world.order.calls["list_prepared"]
+        await until(lambda: world.order.calls["list_prepared"] > sweeps + 2)
+    alarms = [record for record in caplog.records if record.levelname == "CRITICAL"]
+    assert [alarm.getMessage()[:54] for alarm in alarms] == ["participant 'order' answers on timeline 2, before on 1"]
+
+
+async def test_r11_a_participant_that_failed_over_and_registers_is_an_alarm(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with world.coordinator(sweep_every=60) as engine:
+        world.order.identity = types_pb2.DatabaseIdentity(
+            system_identifier=world.order.identity.system_identifier, timeline=2, database="order"
+        )
+        peer = engine._peers.get("order")
+        assert peer is not None
+        await engine.register("order", peer.record.address)
+    assert "'order' answers on timeline 2, before on 1" in caplog.text
+
+
 # --- request ids (R6) -------------------------------------------------------------------------------------------------
 
 

@@ -14,8 +14,9 @@ from unittest.mock import patch
 
 from simulation.participants import Participant
 from simulation.postgres import UndefinedObject, Work
-from simulation.world import CALM, MEDDLED, Setting, Transfer, World
+from simulation.world import CALM, FAILED_OVER, MEDDLED, Setting, Transfer, World
 from twophase.contract.names import Epoch
+from twophase.coordinator.engine import peers, supervisor
 from twophase.coordinator.engine.api import NeverSeen, Submission
 from twophase.coordinator.engine.running import Part, Running
 from twophase.coordinator.engine.supervisor import Supervisor
@@ -86,6 +87,28 @@ def _unanswered_delegate_is_refused() -> AbstractContextManager[Any]:
 def _no_sweeps() -> AbstractContextManager[Any]:
     """Nobody looks for what was left behind."""
     return patch.object(Supervisor, "watch", lambda *_: None)
+
+
+def _sweeps_believe_everybody() -> AbstractContextManager[Any]:
+    """From which database and timeline an answer comes counts for votes, and not in a sweep."""
+    return patch.object(supervisor, "_believe", lambda *_: None)
+
+
+def _failover_is_no_alarm() -> AbstractContextManager[Any]:
+    """A participant's new timeline is taken note of, and nobody is told."""
+    return patch.object(peers, "_alarm_of_another_timeline", lambda *_: None)
+
+
+class ActsOnWhatItReads(MemoryJournal):
+    """What can be read when it opens counts as durable; the epoch that it gives itself does, too."""
+
+    async def _force(self) -> None:
+        if self._disk.holder is self and not self._opened:
+            self._opened = True
+            return
+        await super()._force()
+
+    _opened = False
 
 
 class ForgetsTheRequest(World):
@@ -173,6 +196,7 @@ class HasNoLedgerKey(Participant):
 
 
 BUGS = (
+    Bug("what is read at the start is not forced", {"journal": ActsOnWhatItReads}),
     Bug("a decision is answered before its sync", {"journal": AnswersBeforeTheSync}),
     Bug("a lost vote counts as yes", plant=_lost_is_yes),
     Bug("an abort is not decided", plant=_abort_is_not_decided),
@@ -185,5 +209,7 @@ BUGS = (
     Bug("a participant rolls back on age", {"participant": RollsBackOnAge}),
     Bug("a server without fsync", {"participant": ForgetsWhatItPrepared}),
     Bug("the command tag is not looked at", {"participant": AnswersYesToARollback}),
+    Bug("a sweep believes every timeline", plant=_sweeps_believe_everybody, setting=FAILED_OVER),
+    Bug("a failover is no alarm", plant=_failover_is_no_alarm, setting=FAILED_OVER),
     Bug("the ledger has no key", {"participant": HasNoLedgerKey}),
 )

@@ -15,8 +15,11 @@ from typing import Any, Protocol
 from simulation.postgres import (
     Database,
     DatabaseError,
+    DuplicateObject,
     LockTimeout,
+    Record,
     Row,
+    Tag,
     UndefinedObject,
     UniqueViolation,
     Work,
@@ -64,6 +67,7 @@ class Participant:
         self.up = True
         self.epoch: Epoch | None = None
         self.position = 0
+        self.refused: set[str] = set()
         self._chance = chance
         self._tell = tell
         self._tasks: dict[asyncio.Task[Any], None] = {}
@@ -87,6 +91,20 @@ class Participant:
     def crash_database(self) -> None:
         """Its server is stopped at once, and started."""
         self.database.crash()
+        self._lose_sessions()
+
+    def fail_over(self, *, lost: int) -> tuple[Record, ...]:
+        """A standby takes its server's place, without the last `lost` records, and on a timeline of its own."""
+        gone = self.database.fail_over(lost=lost)
+        self._lose_sessions()
+        self.identity = types.DatabaseIdentity(
+            system_identifier=self.identity.system_identifier,
+            timeline=self.database.timeline,
+            database=self.identity.database,
+        )
+        return gone
+
+    def _lose_sessions(self) -> None:
         for task in tuple(self._tasks):
             task.cancel()
 
@@ -130,10 +148,12 @@ class Participant:
         try:
             await self._work(work, request.gid, request.operations)
             await self._pause()
-            self.database.prepare(request.gid, work)
+            tag = self.database.prepare(request.gid, work)
+            assert tag is Tag.PREPARE, "a transaction that failed is not prepared here"
             self.position = max(self.position, request.journal_position)
-        except (Refused, LockTimeout, UniqueViolation) as error:
+        except (Refused, LockTimeout, UniqueViolation, DuplicateObject) as error:
             self.database.end(work, commit=False)
+            self.refused.add(request.gid)
             return pb.PrepareResponse(vote=types.VOTE_NO, refusal=_refusal(error), identity=self.identity)
         self._tell(self.name, f"prepares {_short(request.gid)}")
         await self._pause()
@@ -148,8 +168,7 @@ class Participant:
             move = json.loads(operation.payload.json)
             await self.database.lock(work, f"account {move['account']}", timeout=_LOCK_SECONDS)
             await self._pause()
-            done = sum(amount for _, account, amount in work.changes if account == move["account"])
-            if self.database.balances[move["account"]] + done + move["amount"] < 0:
+            if self.database.balance(work, move["account"]) + move["amount"] < 0:
                 raise Refused("NOT_ENOUGH")
             work.changes.append((move["transfer"], move["account"], move["amount"]))
         await self.database.insert(work, gid, Row("applied"), timeout=_LOCK_SECONDS)

@@ -9,7 +9,7 @@ import pytest
 from simulation import clock
 from simulation.bugs import BUGS, Bug
 from simulation.seeds import first_wrong, run_seed
-from simulation.world import MEDDLED
+from simulation.world import FAILED_OVER, MEDDLED
 
 
 @pytest.mark.parametrize("first", range(1, 301, 100))
@@ -20,6 +20,11 @@ def test_no_seed_breaks_a_rule(first: int) -> None:
 
 def test_what_a_person_finishes_by_hand_never_goes_unseen() -> None:
     wrong = first_wrong(range(1, 101), MEDDLED)
+    assert wrong is None, wrong
+
+
+def test_what_a_failover_loses_never_goes_unseen() -> None:
+    wrong = first_wrong(range(1, 101), FAILED_OVER)
     assert wrong is None, wrong
 
 

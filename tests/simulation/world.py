@@ -17,7 +17,8 @@ from typing import Any
 
 from simulation.network import Network, Weather
 from simulation.participants import Participant
-from twophase.contract.names import Epoch
+from simulation.postgres import Committed, Finished, Prepared
+from twophase.contract.names import Epoch, Gid
 from twophase.coordinator.engine.api import NEVER_SEEN, Answer, Call, NeverSeen, Outcome, Rejected, Submission
 from twophase.coordinator.engine.engine import Engine
 from twophase.coordinator.journal.memory import MemoryDisk, MemoryJournal
@@ -30,6 +31,8 @@ OPENING = 100
 _DEADLINE = 2.0
 _REST_SECONDS = 120.0
 _CALL_SECONDS = 4.0
+_MACHINE_DIES = 0.7
+_DIES_WHILE_STARTING = 0.2
 
 
 class Told(Enum):
@@ -59,12 +62,25 @@ class Setting:
     pause: float = 0.6
     trouble: float = 0.7
     meddling: bool = False
+    failing_over: bool = False
 
 
 CALM = Setting()
 """Processes, servers and the network fail; no person interferes."""
 MEDDLED = Setting(meddling=True)
 """Besides, somebody finishes prepared branches by hand."""
+FAILED_OVER = Setting(failing_over=True)
+"""Besides, standbys that lag behind take the place of servers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a failover lost at a participant: a branch with its movements, prepared or committed, or a verdict on it."""
+
+    bank: str
+    gid: str
+    outcome: str
+    transfers: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -78,7 +94,10 @@ class Run:
     trace: list[str] = field(default_factory=list)
     alarms: list[str] = field(default_factory=list)
     at_rest: bool = False
-    meddled: bool = False
+    meddled: set[tuple[str, str]] = field(default_factory=set)
+    unheard_of: set[str] = field(default_factory=set)
+    failovers: set[str] = field(default_factory=set)
+    losses: list[Loss] = field(default_factory=list)
 
 
 class World:
@@ -107,7 +126,7 @@ class World:
         )
         self.disk = MemoryDisk(sync=self._sync)
         self.engine: Engine | None = None
-        self._lives = 0
+        self._dies_at_the_sync = False
         self._numbers = iter(range(1, 1 << 30))
 
     def tell(self, who: str, what: str) -> None:
@@ -128,6 +147,11 @@ class World:
         await asyncio.gather(*clients)
         self.run.at_rest = await self._rest()
         await self._ask_again()
+        for _, gid in self.run.meddled:
+            name = Gid.parse(gid)
+            record = await self.engine.journal.transaction(name.txid) if self.engine is not None else None
+            if record is None or name.branch not in {ref.number for ref in record.branches}:
+                self.run.unheard_of.add(gid)
         if self.engine is not None:
             await self.stop_coordinator()
         return self.run
@@ -136,26 +160,35 @@ class World:
 
     async def _sync(self) -> None:
         await asyncio.sleep(self._chance.uniform(0, 0.01))
+        if self._dies_at_the_sync:
+            raise OSError("the machine dies")
 
     async def start_coordinator(self) -> None:
         """A new life on the same disk."""
         journal = await self._journal_class.open(self.disk)
         network = Network(self.run.participants, self.weather, self._chance, self.tell)
         engine = Engine(journal, network, sweep_every=2.0)
-        self._lives += 1
         self.tell("coordinator", f"starts, epoch {journal.epoch.number}")
         await engine.start()
         self.engine = engine
 
     async def crash_coordinator(self) -> None:
-        """Dies with everything that was not synced, but for what the disk wrote all the same."""
+        """The machine dies with everything that was not synced, or the process alone: its writes can be read."""
         engine, self.engine = self.engine, None
         if engine is None:
             return
+        if self._chance.random() < _MACHINE_DIES:
+            self._crash_disk()
+        else:
+            self.tell("coordinator", f"is killed; {len(self.disk.volatile)} entries are not synced")
+            self.disk.kill()
+        await engine.abandon()
+
+    def _crash_disk(self) -> None:
+        """Loses what was not synced, but for what the disk wrote all the same: a part of it, the last torn."""
         survivors = self._chance.randint(0, len(self.disk.volatile))
         self.tell("coordinator", f"dies; of {len(self.disk.volatile)} entries not synced {survivors} are on disk")
         self.disk.crash(survivors=survivors)
-        await engine.abandon()
 
     async def stop_coordinator(self) -> None:
         """In good order."""
@@ -287,6 +320,8 @@ class World:
                     victim.crash_database()
                 case 4 if self.run.setting.meddling and victim.database.prepared:
                     self._meddle(victim)
+                case 4 if self.run.setting.failing_over:
+                    self._fail_over(victim)
                 case _:
                     self.weather.cut.add(victim.name)
                     self.tell("network", f"{victim.name} is cut off")
@@ -299,10 +334,33 @@ class World:
         gid = self._chance.choice(list(victim.database.prepared))
         commit = self._chance.random() < 1 / 2
         victim.database.finish(gid, commit=commit)
-        self.run.meddled = True
+        self.run.meddled.add((victim.name, gid))
         self.tell("somebody", f"{'commits' if commit else 'rolls back'} {gid} at {victim.name} by hand")
 
+    def _fail_over(self, victim: Participant) -> None:
+        """A standby that may be behind is promoted."""
+        records = victim.fail_over(lost=self._chance.choice((0, 1, 1, 2, 4)))
+        self.run.failovers.add(victim.name)
+        self.tell(victim.name, f"fails over to a standby that lacks the last {len(records)} records")
+        for record in records:
+            match record:
+                case Committed(work) | Prepared(_, work):
+                    names = frozenset(name for name, _, _ in work.changes)
+                    self.run.losses += [Loss(victim.name, gid, row.outcome, names) for gid, row in work.rows.items()]
+                case Finished():
+                    pass  # it is prepared again, and ends again
+
     async def _start_again(self) -> None:
+        if self.engine is not None:
+            return
+        self._dies_at_the_sync = self._chance.random() < _DIES_WHILE_STARTING
+        try:
+            await self.start_coordinator()
+        except JournalError:
+            self.tell("coordinator", "opens its journal, and forces nothing any more")
+            self._crash_disk()
+        finally:
+            self._dies_at_the_sync = False
         if self.engine is None:
             await self.start_coordinator()
 

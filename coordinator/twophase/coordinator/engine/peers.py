@@ -7,6 +7,7 @@ not live here: transactions, and what follows from a journal that is older than 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -19,6 +20,8 @@ from twophase.coordinator.engine.quarantine import Quarantine
 from twophase.coordinator.engine.tasks import Tasks
 from twophase.coordinator.journal.port import Journal, ParticipantRecord
 from twophase.v1 import participant_pb2, types_pb2
+
+_log = logging.getLogger(__name__)
 
 _HANDSHAKE_SECONDS = 5.0
 _HORIZONS_AT_ONCE = 50  # each costs the participant two statements
@@ -112,6 +115,8 @@ class Peers:
         )
         known = self._peers.get(name)
         self._refuse_another_database(known, record)
+        if known is not None:
+            _alarm_of_another_timeline(known.record, record)
         if known is None or known.record != record:
             reach(CrashPoint.COORDINATOR_BEFORE_REGISTER)
             await self._journal.register(record)
@@ -187,6 +192,7 @@ class Peers:
                     f"participant {peer.name!r} at {peer.record.address} answers for another database"
                     f" ({_shown(record)}) than the registered one ({_shown(peer.record)})"
                 )
+            _alarm_of_another_timeline(peer.record, record)
             await self._journal.register(record)
             peer.record = record
             self._heard.pop(peer.name, None)  # another timeline may have lost what was said to the last one
@@ -253,6 +259,18 @@ class Peers:
 
 def _same_database(one: ParticipantRecord, other: ParticipantRecord) -> bool:
     return (one.system_identifier, one.database) == (other.system_identifier, other.database)
+
+
+def _alarm_of_another_timeline(known: ParticipantRecord, record: ParticipantRecord) -> None:
+    """Before the journal has it, so that a crash in between repeats it: what had ended there is not looked at again,
+    so a commit that the standby never got would be missed by nobody (R11)."""
+    if known.timeline != record.timeline:
+        _log.critical(
+            "participant %r answers on timeline %d, before on %d: a standby of its server was promoted, or a backup"
+            " restored. If that one was behind, the last commits are lost there: look which transactions ended last"
+            " (`twophase tx list`), and whether their ledger rows are there",
+            *(record.name, record.timeline, known.timeline),
+        )
 
 
 def _shown(record: ParticipantRecord) -> str:

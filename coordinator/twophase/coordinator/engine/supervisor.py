@@ -30,7 +30,7 @@ from twophase.coordinator.journal.port import BelowHorizon, EpochRecord, Proposa
 from twophase.coordinator.protocol.decisions import ABORT, contradicts
 from twophase.coordinator.protocol.evidence import Sign
 from twophase.coordinator.protocol.resolution import Owner, Seen, Verdict, resolve
-from twophase.v1 import participant_pb2
+from twophase.v1 import participant_pb2, types_pb2
 
 _log = logging.getLogger(__name__)
 
@@ -152,6 +152,7 @@ class Supervisor:
         journal_id = self._around.journal.journal_id
         request = participant_pb2.ListPreparedRequest(journal_id=journal_id)
         answer = await peer.link.list_prepared(request, timeout=FINISH_SECONDS)
+        _believe(peer, answer.identity)
         found = []
         for branch in answer.branches:
             try:
@@ -199,6 +200,7 @@ class Supervisor:
                 answer = await peer.link.commit(messages.commit(gid), timeout=FINISH_SECONDS)
             else:
                 answer = await peer.link.abort(messages.abort(gid), timeout=FINISH_SECONDS)
+        _believe(peer, answer.identity)
         ending = messages.ending_in(answer)
         if ending is not None and record.decision is not None and contradicts(record.decision, ending):
             self._around.journal.append(Finished(record.txid, ref.number, ending))
@@ -291,6 +293,12 @@ class Supervisor:
         if decided is not None:
             self._take_up(decided, branches)
         return True
+
+
+def _believe(peer: Peer, identity: types_pb2.DatabaseIdentity) -> None:
+    """Raises `LinkLost` for what comes from elsewhere: hands are shaken anew before it counts, however quiet it is."""
+    if not peer.speaks_for(identity):
+        raise LinkLost(f"the answer of participant {peer.name!r} comes from another database or timeline")
 
 
 def _jittered(seconds: float) -> float:

@@ -55,12 +55,23 @@ class MemoryDisk:
 
     def crash(self, *, survivors: int = 0) -> None:
         """The machine dies. What was not synced is gone, but for its first `survivors` entries: a disk may have written
-        more than it was asked to. The open journal fails, and another one may be opened."""
-        holder, self.holder = self.holder, None
+        more than it was asked to. The open journal fails, and another one may be opened.
+
+        An entry of which only a part was written is one that did not survive, and so is everything after it: a log
+        with checksums ends before the first one that does not fit.
+        """
         self.keep(survivors)
         self.volatile.clear()
+        self._let_go("the machine crashed")
+
+    def kill(self) -> None:
+        """The process dies, and the machine does not: what was not synced can be read, and may still be lost."""
+        self._let_go("the process was killed")
+
+    def _let_go(self, why: str) -> None:
+        holder, self.holder = self.holder, None
         if holder is not None:
-            holder.fail(ConnectionAbortedError("the machine crashed"))
+            holder.fail(ConnectionAbortedError(why))
 
     def keep(self, count: int) -> None:
         """The first `count` volatile entries are durable from now on."""
