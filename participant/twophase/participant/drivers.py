@@ -7,6 +7,9 @@ steps are (`branch`), where connections come from (`lanes`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import socket
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -24,6 +27,7 @@ from twophase.participant.work import Work
 _T = TypeVar("_T")
 
 _CUT_SHORT_BY: Final = "SyncRepWaitForLSN"
+_LEAVE_SECONDS: Final = 1.0
 
 
 class WorkQuit(ParticipantError):
@@ -165,8 +169,22 @@ async def _exchange_async(exchange: Exchange, connection: AsyncWorkConnection) -
 def _check_free(connection: WorkConnection | AsyncWorkConnection) -> None:
     """Business code may leave behind what holds the connection's lock for ever (a stream read halfway, a thread)."""
     if connection.lock.locked():
+        if isinstance(connection, WorkConnection):
+            _let_go(connection)
         connection.pgconn.finish()
         raise ConnectionGone("business code still used the connection after its end, so it was closed")
+
+
+def _let_go(connection: WorkConnection) -> None:
+    """Waits a moment until a thread that is inside the connection has left it.
+
+    What `finish` frees must not be in use: that ends the whole process. With its socket cut the thread gets an error at
+    once; a stream that was read halfway has nobody inside, and keeps the lock for ever.
+    """
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.pgconn.socket)) as session:
+        session.shutdown(socket.SHUT_RDWR)
+    if connection.lock.acquire(timeout=_LEAVE_SECONDS):
+        connection.lock.release()
 
 
 def _prepare(statement: Statement) -> bool | None:
