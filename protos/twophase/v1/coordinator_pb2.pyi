@@ -49,7 +49,9 @@ class _ProtocolEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Protocol.Val
     PROTOCOL_TWO_PHASE: _Protocol.ValueType  # 1
     """Two-phase commit: every branch holds its locks until all agree."""
     PROTOCOL_SAGA: _Protocol.ValueType  # 2
-    """A saga: each step commits at once, and is compensated if a later one is refused. Not offered yet: UNIMPLEMENTED."""
+    """A saga: each step commits at once, and is compensated if a later one is refused. Nothing waits for anything, and
+    others see what is done so far. Operations run as `step`, `after` and `pivot` say; each is a branch of its own.
+    """
 
 class Protocol(_Protocol, metaclass=_ProtocolEnumTypeWrapper):
     """Which protocol runs the operations."""
@@ -59,7 +61,9 @@ PROTOCOL_UNSPECIFIED: Protocol.ValueType  # 0
 PROTOCOL_TWO_PHASE: Protocol.ValueType  # 1
 """Two-phase commit: every branch holds its locks until all agree."""
 PROTOCOL_SAGA: Protocol.ValueType  # 2
-"""A saga: each step commits at once, and is compensated if a later one is refused. Not offered yet: UNIMPLEMENTED."""
+"""A saga: each step commits at once, and is compensated if a later one is refused. Nothing waits for anything, and
+others see what is done so far. Operations run as `step`, `after` and `pivot` say; each is a branch of its own.
+"""
 Global___Protocol: _TypeAlias = Protocol  # noqa: Y015
 
 class _Wait:
@@ -75,7 +79,9 @@ class _WaitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Wait.ValueType],
     at the latest about one second after the deadline, with `applied` false.
     """
     WAIT_DECIDED: _Wait.ValueType  # 2
-    """As soon as the decision is durable; the branches follow at once, by themselves."""
+    """As soon as the decision is durable; the branches follow at once, by themselves. For a saga: as soon as it is certain
+    whether it will be done or undone.
+    """
 
 class Wait(_Wait, metaclass=_WaitEnumTypeWrapper):
     """When a call answers."""
@@ -87,7 +93,9 @@ WAIT_APPLIED: Wait.ValueType  # 1
 at the latest about one second after the deadline, with `applied` false.
 """
 WAIT_DECIDED: Wait.ValueType  # 2
-"""As soon as the decision is durable; the branches follow at once, by themselves."""
+"""As soon as the decision is durable; the branches follow at once, by themselves. For a saga: as soon as it is certain
+whether it will be done or undone.
+"""
 Global___Wait: _TypeAlias = Wait  # noqa: Y015
 
 class _Outcome:
@@ -99,11 +107,11 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     OUTCOME_UNSPECIFIED: _Outcome.ValueType  # 0
     """Never sent."""
     OUTCOME_COMMITTED: _Outcome.ValueType  # 1
-    """Decided: every branch is, or will be, applied. Final."""
+    """Decided: every branch is, or will be, applied. Final. Of a saga: every step is, or will be, done."""
     OUTCOME_ABORTED: _Outcome.ValueType  # 2
     """Decided: no branch is, or will be, applied. Final for this attempt."""
     OUTCOME_COMPENSATED: _Outcome.ValueType  # 3
-    """A saga that was undone: every step is compensated or never happened. Final for this attempt."""
+    """A saga that has turned: every step is, or will be, compensated, or never happens. Final for this attempt."""
     OUTCOME_PENDING: _Outcome.ValueType  # 4
     """Not known yet; it will become one of the above by itself. Ask again with Get."""
     OUTCOME_NOT_SEEN: _Outcome.ValueType  # 5
@@ -117,11 +125,11 @@ class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
 OUTCOME_UNSPECIFIED: Outcome.ValueType  # 0
 """Never sent."""
 OUTCOME_COMMITTED: Outcome.ValueType  # 1
-"""Decided: every branch is, or will be, applied. Final."""
+"""Decided: every branch is, or will be, applied. Final. Of a saga: every step is, or will be, done."""
 OUTCOME_ABORTED: Outcome.ValueType  # 2
 """Decided: no branch is, or will be, applied. Final for this attempt."""
 OUTCOME_COMPENSATED: Outcome.ValueType  # 3
-"""A saga that was undone: every step is compensated or never happened. Final for this attempt."""
+"""A saga that has turned: every step is, or will be, compensated, or never happens. Final for this attempt."""
 OUTCOME_PENDING: Outcome.ValueType  # 4
 """Not known yet; it will become one of the above by itself. Ask again with Get."""
 OUTCOME_NOT_SEEN: Outcome.ValueType  # 5
@@ -148,6 +156,14 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """A branch is over, by its participant's own word."""
     EVENT_KIND_ENDED: _EventKind.ValueType  # 5
     """Every branch is over."""
+    EVENT_KIND_TURNED: _EventKind.ValueType  # 6
+    """A saga turned: from here on it is undone."""
+    EVENT_KIND_COMPENSATED: _EventKind.ValueType  # 7
+    """A saga's step is compensated, or there was nothing to undo."""
+    EVENT_KIND_DEAD_LETTER: _EventKind.ValueType  # 8
+    """A compensation, or a step after the pivot, became a dead letter."""
+    EVENT_KIND_RESOLVED: _EventKind.ValueType  # 9
+    """A person resolved a dead letter."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
     """What can happen to a transaction."""
@@ -164,6 +180,14 @@ EVENT_KIND_FINISHED: EventKind.ValueType  # 4
 """A branch is over, by its participant's own word."""
 EVENT_KIND_ENDED: EventKind.ValueType  # 5
 """Every branch is over."""
+EVENT_KIND_TURNED: EventKind.ValueType  # 6
+"""A saga turned: from here on it is undone."""
+EVENT_KIND_COMPENSATED: EventKind.ValueType  # 7
+"""A saga's step is compensated, or there was nothing to undo."""
+EVENT_KIND_DEAD_LETTER: EventKind.ValueType  # 8
+"""A compensation, or a step after the pivot, became a dead letter."""
+EVENT_KIND_RESOLVED: EventKind.ValueType  # 9
+"""A person resolved a dead letter."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 class _BranchState:
@@ -188,6 +212,14 @@ class _BranchStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BranchSta
     """It is rolled back, or barred."""
     BRANCH_STATE_HEURISTIC: _BranchState.ValueType  # 7
     """It ended against the decision."""
+    BRANCH_STATE_WAITING: _BranchState.ValueType  # 8
+    """A saga's step that has not begun: those before it are not done yet."""
+    BRANCH_STATE_COMPENSATED: _BranchState.ValueType  # 9
+    """A saga's step that is compensated, or was found to have nothing to undo."""
+    BRANCH_STATE_DEAD_LETTER: _BranchState.ValueType  # 10
+    """A saga's step of which the work or the compensation is a dead letter."""
+    BRANCH_STATE_RESOLVED: _BranchState.ValueType  # 11
+    """A dead letter that a person has resolved."""
 
 class BranchState(_BranchState, metaclass=_BranchStateEnumTypeWrapper):
     """Where a branch stands, as the coordinator knows it."""
@@ -208,6 +240,14 @@ BRANCH_STATE_ABORTED: BranchState.ValueType  # 6
 """It is rolled back, or barred."""
 BRANCH_STATE_HEURISTIC: BranchState.ValueType  # 7
 """It ended against the decision."""
+BRANCH_STATE_WAITING: BranchState.ValueType  # 8
+"""A saga's step that has not begun: those before it are not done yet."""
+BRANCH_STATE_COMPENSATED: BranchState.ValueType  # 9
+"""A saga's step that is compensated, or was found to have nothing to undo."""
+BRANCH_STATE_DEAD_LETTER: BranchState.ValueType  # 10
+"""A saga's step of which the work or the compensation is a dead letter."""
+BRANCH_STATE_RESOLVED: BranchState.ValueType  # 11
+"""A dead letter that a person has resolved."""
 Global___BranchState: _TypeAlias = BranchState  # noqa: Y015
 
 @_typing.final
@@ -307,7 +347,7 @@ class ExecuteRequest(_message.Message):
         """How long the transaction may take until its decision, greater than 0 and at most the coordinator's cap (60 s unless
         configured); unset: the coordinator's default (10 s unless configured). It reaches every participant. What is not
         prepared by then is aborted; what is decided by then is finished however long it takes. Give the call itself a few
-        seconds more, or it ends without the answer.
+        seconds more, or it ends without the answer. A saga that is not certain to be done by then is undone.
         """
 
     def __init__(
@@ -859,7 +899,7 @@ class Transaction(_message.Message):
     attempt: _builtins.int
     """The attempt."""
     protocol: Global___Protocol.ValueType
-    """Its protocol."""
+    """Its protocol. An attempt that was aborted before it began may be told as two-phase commit."""
     outcome: Global___Outcome.ValueType
     """Its outcome so far."""
     decision: _types_pb2.Decision.ValueType
@@ -901,6 +941,222 @@ class Transaction(_message.Message):
 Global___Transaction: _TypeAlias = Transaction  # noqa: Y015
 
 @_typing.final
+class DeadLetter(_message.Message):
+    """A dead letter of a saga."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TXID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    PARTICIPANT_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    GID_FIELD_NUMBER: _builtins.int
+    txid: _builtins.str
+    """The saga."""
+    request_id: _builtins.str
+    """The request it runs for."""
+    step: _builtins.str
+    """The step."""
+    participant: _builtins.str
+    """Where it is."""
+    operation: _builtins.str
+    """The operation that the step is."""
+    kind: _types_pb2.BranchKind.ValueType
+    """Which deed of it: its compensation, or (after the pivot) the work itself."""
+    attempts: _builtins.int
+    """How often it failed, in a row."""
+    gid: _builtins.str
+    """Its branch."""
+    @_builtins.property
+    def refusal(self) -> _types_pb2.Refusal:
+        """The last failure."""
+
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when it is a dead letter, by the coordinator's clock."""
+
+    def __init__(
+        self,
+        *,
+        txid: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        step: _builtins.str = ...,
+        participant: _builtins.str = ...,
+        operation: _builtins.str = ...,
+        kind: _types_pb2.BranchKind.ValueType = ...,
+        attempts: _builtins.int = ...,
+        refusal: _types_pb2.Refusal | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        gid: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal", "since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "gid", b"gid", "kind", b"kind", "operation", b"operation", "participant", b"participant", "refusal", b"refusal", "request_id", b"request_id", "since", b"since", "step", b"step", "txid", b"txid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeadLetter: _TypeAlias = DeadLetter  # noqa: Y015
+
+@_typing.final
+class ListDeadLettersRequest(_message.Message):
+    """All of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeadLettersRequest: _TypeAlias = ListDeadLettersRequest  # noqa: Y015
+
+@_typing.final
+class ListDeadLettersResponse(_message.Message):
+    """The dead letters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dead_letters(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeadLetter]:
+        """Those of the oldest saga first."""
+
+    @_builtins.property
+    def epoch(self) -> _types_pb2.Epoch:
+        """The answering coordinator's epoch."""
+
+    def __init__(
+        self,
+        *,
+        dead_letters: _abc.Iterable[Global___DeadLetter] | None = ...,
+        epoch: _types_pb2.Epoch | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters", "epoch", b"epoch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeadLettersResponse: _TypeAlias = ListDeadLettersResponse  # noqa: Y015
+
+@_typing.final
+class RetryDeadLetterRequest(_message.Message):
+    """Which dead letter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TXID_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    txid: _builtins.str
+    """The saga."""
+    step: _builtins.str
+    """The step."""
+    def __init__(
+        self,
+        *,
+        txid: _builtins.str = ...,
+        step: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["step", b"step", "txid", b"txid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryDeadLetterRequest: _TypeAlias = RetryDeadLetterRequest  # noqa: Y015
+
+@_typing.final
+class RetryDeadLetterResponse(_message.Message):
+    """It is being tried again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryDeadLetterResponse: _TypeAlias = RetryDeadLetterResponse  # noqa: Y015
+
+@_typing.final
+class ResolveDeadLetterRequest(_message.Message):
+    """Which dead letter, and who says so."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TXID_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EVEN_IF_AWAY_FIELD_NUMBER: _builtins.int
+    txid: _builtins.str
+    """The saga."""
+    step: _builtins.str
+    """The step."""
+    actor: _builtins.str
+    """Who resolves it; 1 to 128 characters."""
+    reason: _builtins.str
+    """What was done instead, or why nothing needs to be; 1 to 1000 characters."""
+    even_if_away: _builtins.bool
+    """True: also if the participant cannot be asked to bar it. A copy that is still under way may then take effect later."""
+    def __init__(
+        self,
+        *,
+        txid: _builtins.str = ...,
+        step: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        even_if_away: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "even_if_away", b"even_if_away", "reason", b"reason", "step", b"step", "txid", b"txid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveDeadLetterRequest: _TypeAlias = ResolveDeadLetterRequest  # noqa: Y015
+
+@_typing.final
+class ResolveDeadLetterResponse(_message.Message):
+    """It is resolved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BARRED_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    barred: _builtins.bool
+    """True if the participant bars it now."""
+    done: _builtins.bool
+    """True if it had been done after all, before it could be resolved."""
+    def __init__(
+        self,
+        *,
+        barred: _builtins.bool = ...,
+        done: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["barred", b"barred", "done", b"done"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveDeadLetterResponse: _TypeAlias = ResolveDeadLetterResponse  # noqa: Y015
+
+@_typing.final
 class TransactionEvent(_message.Message):
     """One thing that happened to a transaction, as the journal keeps it."""
 
@@ -916,12 +1172,15 @@ class TransactionEvent(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     REFUSALS_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """Its place in the journal; events with no force of their own may become durable later than they happened."""
     kind: Global___EventKind.ValueType
     """What."""
     gid: _builtins.str
-    """The branch it is about; for VOTED and FINISHED, and for DECIDED the one that the decision was delegated to."""
+    """The branch it is about, where it is about one; for DECIDED the one that the decision was delegated to."""
     participant: _builtins.str
     """Where that branch is."""
     vote: _types_pb2.Vote.ValueType
@@ -931,14 +1190,20 @@ class TransactionEvent(_message.Message):
     state: Global___BranchState.ValueType
     """How the branch ended; for FINISHED."""
     outcome: Global___Outcome.ValueType
-    """OUTCOME_COMMITTED or OUTCOME_ABORTED; for ENDED."""
+    """OUTCOME_COMMITTED, OUTCOME_ABORTED or OUTCOME_COMPENSATED; for ENDED."""
+    step: _builtins.str
+    """The step it is about; for branches of sagas."""
+    actor: _builtins.str
+    """Who resolved it, for RESOLVED."""
+    reason: _builtins.str
+    """Why, in that person's words; for RESOLVED."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
         """When, by the coordinator's clock, which may have been set back in between: the position is the order."""
 
     @_builtins.property
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Refusal]:
-        """Why; for DECIDED by abort."""
+        """Why; for DECIDED by abort, TURNED and DEAD_LETTER."""
 
     def __init__(
         self,
@@ -953,10 +1218,13 @@ class TransactionEvent(_message.Message):
         state: Global___BranchState.ValueType = ...,
         outcome: Global___Outcome.ValueType = ...,
         refusals: _abc.Iterable[_types_pb2.Refusal] | None = ...,
+        step: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "decision", b"decision", "gid", b"gid", "kind", b"kind", "outcome", b"outcome", "participant", b"participant", "position", b"position", "refusals", b"refusals", "state", b"state", "vote", b"vote"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at", b"at", "decision", b"decision", "gid", b"gid", "kind", b"kind", "outcome", b"outcome", "participant", b"participant", "position", b"position", "reason", b"reason", "refusals", b"refusals", "state", b"state", "step", b"step", "vote", b"vote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -971,22 +1239,30 @@ class Branch(_message.Message):
     GID_FIELD_NUMBER: _builtins.int
     PARTICIPANT_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
     gid: _builtins.str
     """Its name."""
     participant: _builtins.str
     """Where it is."""
     state: Global___BranchState.ValueType
     """Where it stands."""
+    step: _builtins.str
+    """The step that it is; for branches of sagas."""
+    operation: _builtins.str
+    """The operation that the step is."""
     def __init__(
         self,
         *,
         gid: _builtins.str = ...,
         participant: _builtins.str = ...,
         state: Global___BranchState.ValueType = ...,
+        step: _builtins.str = ...,
+        operation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gid", b"gid", "participant", b"participant", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gid", b"gid", "operation", b"operation", "participant", b"participant", "state", b"state", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -90,6 +90,21 @@ class CoordinatorStub(object):
                 request_serializer=twophase_dot_v1_dot_coordinator__pb2.CoordinatorDiagnoseRequest.SerializeToString,
                 response_deserializer=twophase_dot_v1_dot_coordinator__pb2.CoordinatorDiagnoseResponse.FromString,
                 _registered_method=True)
+        self.ListDeadLetters = channel.unary_unary(
+                '/twophase.v1.Coordinator/ListDeadLetters',
+                request_serializer=twophase_dot_v1_dot_coordinator__pb2.ListDeadLettersRequest.SerializeToString,
+                response_deserializer=twophase_dot_v1_dot_coordinator__pb2.ListDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.RetryDeadLetter = channel.unary_unary(
+                '/twophase.v1.Coordinator/RetryDeadLetter',
+                request_serializer=twophase_dot_v1_dot_coordinator__pb2.RetryDeadLetterRequest.SerializeToString,
+                response_deserializer=twophase_dot_v1_dot_coordinator__pb2.RetryDeadLetterResponse.FromString,
+                _registered_method=True)
+        self.ResolveDeadLetter = channel.unary_unary(
+                '/twophase.v1.Coordinator/ResolveDeadLetter',
+                request_serializer=twophase_dot_v1_dot_coordinator__pb2.ResolveDeadLetterRequest.SerializeToString,
+                response_deserializer=twophase_dot_v1_dot_coordinator__pb2.ResolveDeadLetterResponse.FromString,
+                _registered_method=True)
 
 
 class CoordinatorServicer(object):
@@ -198,6 +213,36 @@ class CoordinatorServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDeadLetters(self, request, context):
+        """Lists the dead letters: compensations, and steps after a pivot, that have failed so often that somebody must look. They
+        are tried again all the same, until they are done or resolved.
+
+        May be repeated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryDeadLetter(self, request, context):
+        """Tries a dead letter again at once, and counts its failures anew.
+
+        May be repeated. NOT_FOUND if there is no such dead letter.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveDeadLetter(self, request, context):
+        """Takes a dead letter for done, by a person's word: the saga goes on, and what was to be done is not tried any more. Who
+        said so and why is recorded. Before that the participant is asked to bar it, so that a copy under way does nothing.
+
+        May be repeated. NOT_FOUND if there is no such dead letter; FAILED_PRECONDITION if the participant cannot be reached
+        to bar it (see `even_if_away`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CoordinatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -255,6 +300,21 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.Diagnose,
                     request_deserializer=twophase_dot_v1_dot_coordinator__pb2.CoordinatorDiagnoseRequest.FromString,
                     response_serializer=twophase_dot_v1_dot_coordinator__pb2.CoordinatorDiagnoseResponse.SerializeToString,
+            ),
+            'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadLetters,
+                    request_deserializer=twophase_dot_v1_dot_coordinator__pb2.ListDeadLettersRequest.FromString,
+                    response_serializer=twophase_dot_v1_dot_coordinator__pb2.ListDeadLettersResponse.SerializeToString,
+            ),
+            'RetryDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryDeadLetter,
+                    request_deserializer=twophase_dot_v1_dot_coordinator__pb2.RetryDeadLetterRequest.FromString,
+                    response_serializer=twophase_dot_v1_dot_coordinator__pb2.RetryDeadLetterResponse.SerializeToString,
+            ),
+            'ResolveDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveDeadLetter,
+                    request_deserializer=twophase_dot_v1_dot_coordinator__pb2.ResolveDeadLetterRequest.FromString,
+                    response_serializer=twophase_dot_v1_dot_coordinator__pb2.ResolveDeadLetterResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -555,6 +615,87 @@ class Coordinator(object):
             '/twophase.v1.Coordinator/Diagnose',
             twophase_dot_v1_dot_coordinator__pb2.CoordinatorDiagnoseRequest.SerializeToString,
             twophase_dot_v1_dot_coordinator__pb2.CoordinatorDiagnoseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/twophase.v1.Coordinator/ListDeadLetters',
+            twophase_dot_v1_dot_coordinator__pb2.ListDeadLettersRequest.SerializeToString,
+            twophase_dot_v1_dot_coordinator__pb2.ListDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/twophase.v1.Coordinator/RetryDeadLetter',
+            twophase_dot_v1_dot_coordinator__pb2.RetryDeadLetterRequest.SerializeToString,
+            twophase_dot_v1_dot_coordinator__pb2.RetryDeadLetterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/twophase.v1.Coordinator/ResolveDeadLetter',
+            twophase_dot_v1_dot_coordinator__pb2.ResolveDeadLetterRequest.SerializeToString,
+            twophase_dot_v1_dot_coordinator__pb2.ResolveDeadLetterResponse.FromString,
             options,
             channel_credentials,
             insecure,

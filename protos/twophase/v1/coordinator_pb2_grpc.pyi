@@ -103,6 +103,24 @@ class CoordinatorStub:
 
     May be repeated.
     """
+    ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListDeadLettersRequest, _coordinator_pb2.ListDeadLettersResponse]
+    """Lists the dead letters: compensations, and steps after a pivot, that have failed so often that somebody must look. They
+    are tried again all the same, until they are done or resolved.
+
+    May be repeated.
+    """
+    RetryDeadLetter: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.RetryDeadLetterRequest, _coordinator_pb2.RetryDeadLetterResponse]
+    """Tries a dead letter again at once, and counts its failures anew.
+
+    May be repeated. NOT_FOUND if there is no such dead letter.
+    """
+    ResolveDeadLetter: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ResolveDeadLetterRequest, _coordinator_pb2.ResolveDeadLetterResponse]
+    """Takes a dead letter for done, by a person's word: the saga goes on, and what was to be done is not tried any more. Who
+    said so and why is recorded. Before that the participant is asked to bar it, so that a copy under way does nothing.
+
+    May be repeated. NOT_FOUND if there is no such dead letter; FAILED_PRECONDITION if the participant cannot be reached
+    to bar it (see `even_if_away`).
+    """
 
 @_typing.type_check_only
 class CoordinatorAsyncStub(CoordinatorStub):
@@ -162,6 +180,24 @@ class CoordinatorAsyncStub(CoordinatorStub):
     seconds if a participant is away.
 
     May be repeated.
+    """
+    ListDeadLetters: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListDeadLettersRequest, _coordinator_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
+    """Lists the dead letters: compensations, and steps after a pivot, that have failed so often that somebody must look. They
+    are tried again all the same, until they are done or resolved.
+
+    May be repeated.
+    """
+    RetryDeadLetter: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.RetryDeadLetterRequest, _coordinator_pb2.RetryDeadLetterResponse]  # type: ignore[assignment]
+    """Tries a dead letter again at once, and counts its failures anew.
+
+    May be repeated. NOT_FOUND if there is no such dead letter.
+    """
+    ResolveDeadLetter: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ResolveDeadLetterRequest, _coordinator_pb2.ResolveDeadLetterResponse]  # type: ignore[assignment]
+    """Takes a dead letter for done, by a person's word: the saga goes on, and what was to be done is not tried any more. Who
+    said so and why is recorded. Before that the participant is asked to bar it, so that a copy under way does nothing.
+
+    May be repeated. NOT_FOUND if there is no such dead letter; FAILED_PRECONDITION if the participant cannot be reached
+    to bar it (see `even_if_away`).
     """
 
 class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
@@ -285,6 +321,42 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         seconds if a participant is away.
 
         May be repeated.
+        """
+
+    @_abc_1.abstractmethod
+    def ListDeadLetters(
+        self,
+        request: _coordinator_pb2.ListDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ListDeadLettersResponse, _abc.Awaitable[_coordinator_pb2.ListDeadLettersResponse]]:
+        """Lists the dead letters: compensations, and steps after a pivot, that have failed so often that somebody must look. They
+        are tried again all the same, until they are done or resolved.
+
+        May be repeated.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryDeadLetter(
+        self,
+        request: _coordinator_pb2.RetryDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.RetryDeadLetterResponse, _abc.Awaitable[_coordinator_pb2.RetryDeadLetterResponse]]:
+        """Tries a dead letter again at once, and counts its failures anew.
+
+        May be repeated. NOT_FOUND if there is no such dead letter.
+        """
+
+    @_abc_1.abstractmethod
+    def ResolveDeadLetter(
+        self,
+        request: _coordinator_pb2.ResolveDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ResolveDeadLetterResponse, _abc.Awaitable[_coordinator_pb2.ResolveDeadLetterResponse]]:
+        """Takes a dead letter for done, by a person's word: the saga goes on, and what was to be done is not tried any more. Who
+        said so and why is recorded. Before that the participant is asked to bar it, so that a copy under way does nothing.
+
+        May be repeated. NOT_FOUND if there is no such dead letter; FAILED_PRECONDITION if the participant cannot be reached
+        to bar it (see `even_if_away`).
         """
 
 def add_CoordinatorServicer_to_server(servicer: CoordinatorServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

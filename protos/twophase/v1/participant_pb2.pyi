@@ -30,6 +30,10 @@ A minimal participant over Postgres:
   Apply     BEGIN; work; INSERT INTO ledger (... 'applied'); COMMIT. A refusal: ROLLBACK, and if it is final insert the
             row 'refused'. Whichever insert finds the key taken: answer by the row there. A connection lost at COMMIT
             is no answer: UNAVAILABLE.
+            A compensation: claim the key of the work first. No row of kind work: insert its tombstone, and when that is
+            committed answer TOMBSTONE (nothing was done, and nothing will be). A row that is refused or a tombstone:
+            TOMBSTONE. A row that is applied: BEGIN; undo the work; INSERT INTO ledger (... kind 'compensation',
+            'applied'); COMMIT. It is never refused for good: RETRY.
 
 Every call may be repeated by the coordinator after a lost answer, may arrive twice at once, and may arrive late. A
 caller that hangs up cancels nothing that has begun.
@@ -80,7 +84,9 @@ class _ApplyOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ApplyOut
     APPLY_OUTCOME_RETRY: _ApplyOutcome.ValueType  # 3
     """The work was refused this time; no row was left, and the same call may succeed later."""
     APPLY_OUTCOME_TOMBSTONE: _ApplyOutcome.ValueType  # 4
-    """A tombstone was there first; the work will never be applied."""
+    """A tombstone was there first; the work will never be applied. For a compensation: there is nothing to undo, since the
+    work was refused or is barred for good.
+    """
 
 class ApplyOutcome(_ApplyOutcome, metaclass=_ApplyOutcomeEnumTypeWrapper):
     """How a local commit ended."""
@@ -94,7 +100,9 @@ APPLY_OUTCOME_REFUSED: ApplyOutcome.ValueType  # 2
 APPLY_OUTCOME_RETRY: ApplyOutcome.ValueType  # 3
 """The work was refused this time; no row was left, and the same call may succeed later."""
 APPLY_OUTCOME_TOMBSTONE: ApplyOutcome.ValueType  # 4
-"""A tombstone was there first; the work will never be applied."""
+"""A tombstone was there first; the work will never be applied. For a compensation: there is nothing to undo, since the
+work was refused or is barred for good.
+"""
 Global___ApplyOutcome: _TypeAlias = ApplyOutcome  # noqa: Y015
 
 class _CommitOutcome:
@@ -321,6 +329,8 @@ class OperationDescription(_message.Message):
     READ_ONLY_FIELD_NUMBER: _builtins.int
     MESSAGE_TYPE_FIELD_NUMBER: _builtins.int
     HAS_COMPENSATION_FIELD_NUMBER: _builtins.int
+    ATTEMPT_DEADLINE_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     read_only: _builtins.bool
@@ -331,6 +341,14 @@ class OperationDescription(_message.Message):
     """The full name of the protobuf message it takes; empty if it takes JSON or nothing."""
     has_compensation: _builtins.bool
     """True if it names a compensation, as saga steps before the pivot must."""
+    @_builtins.property
+    def attempt_deadline(self) -> _duration_pb2.Duration:
+        """How long one attempt at it may take as a step of a saga, compensations included; unset: 10 s."""
+
+    @_builtins.property
+    def retry(self) -> Global___RetryPolicy:
+        """How often, and how soon, it is tried again as a step of a saga after a refusal that is retryable."""
+
     def __init__(
         self,
         *,
@@ -338,14 +356,52 @@ class OperationDescription(_message.Message):
         read_only: _builtins.bool = ...,
         message_type: _builtins.str = ...,
         has_compensation: _builtins.bool = ...,
+        attempt_deadline: _duration_pb2.Duration | None = ...,
+        retry: Global___RetryPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_deadline", b"attempt_deadline", "retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["has_compensation", b"has_compensation", "message_type", b"message_type", "name", b"name", "read_only", b"read_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_deadline", b"attempt_deadline", "has_compensation", b"has_compensation", "message_type", b"message_type", "name", b"name", "read_only", b"read_only", "retry", b"retry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OperationDescription: _TypeAlias = OperationDescription  # noqa: Y015
+
+@_typing.final
+class RetryPolicy(_message.Message):
+    """How a saga's step is tried again. The pauses grow exponentially, with jitter. Compensations, and steps after the pivot,
+    are tried for ever with these pauses; `attempts` is then how many failures are an alarm and a dead letter.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    FIRST_PAUSE_FIELD_NUMBER: _builtins.int
+    LONGEST_PAUSE_FIELD_NUMBER: _builtins.int
+    attempts: _builtins.int
+    """How many attempts in all before the step counts as refused; 0: 5."""
+    @_builtins.property
+    def first_pause(self) -> _duration_pb2.Duration:
+        """The longest first pause; unset: 50 ms."""
+
+    @_builtins.property
+    def longest_pause(self) -> _duration_pb2.Duration:
+        """The longest pause; unset: 5 s."""
+
+    def __init__(
+        self,
+        *,
+        attempts: _builtins.int = ...,
+        first_pause: _duration_pb2.Duration | None = ...,
+        longest_pause: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_pause", b"first_pause", "longest_pause", b"longest_pause"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "first_pause", b"first_pause", "longest_pause", b"longest_pause"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015
 
 @_typing.final
 class PrepareRequest(_message.Message):
@@ -475,6 +531,7 @@ class ApplyRequest(_message.Message):
     TIME_LEFT_FIELD_NUMBER: _builtins.int
     JOURNAL_POSITION_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
+    MUST_SUCCEED_FIELD_NUMBER: _builtins.int
     gid: _builtins.str
     """The branch's name, as in PrepareRequest. It is the ledger's key; nothing is prepared under it."""
     kind: _types_pb2.BranchKind.ValueType
@@ -483,9 +540,15 @@ class ApplyRequest(_message.Message):
     """The position the journal had reached when this was sent; kept in the ledger row."""
     fingerprint: _builtins.bytes
     """A hash of the operations, 32 bytes; kept in the ledger row."""
+    must_succeed: _builtins.bool
+    """True for work that must be done whatever it takes (a saga's step after the pivot): no refusal of it is final, and none
+    leaves a row. RETRY instead.
+    """
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___BranchOperation]:
-        """What to do, in this order, all in one local transaction."""
+        """What to do, in this order, all in one local transaction. For a compensation: the work to undo, with what it was
+        given; what it returned is in the ledger.
+        """
 
     @_builtins.property
     def time_left(self) -> _duration_pb2.Duration:
@@ -500,10 +563,11 @@ class ApplyRequest(_message.Message):
         time_left: _duration_pb2.Duration | None = ...,
         journal_position: _builtins.int = ...,
         fingerprint: _builtins.bytes = ...,
+        must_succeed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time_left", b"time_left"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "gid", b"gid", "journal_position", b"journal_position", "kind", b"kind", "operations", b"operations", "time_left", b"time_left"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "gid", b"gid", "journal_position", b"journal_position", "kind", b"kind", "must_succeed", b"must_succeed", "operations", b"operations", "time_left", b"time_left"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -614,7 +678,7 @@ class AbortRequest(_message.Message):
     """Work or compensation; unset means work."""
     decision: _types_pb2.Decision.ValueType
     """The decision under which a tombstone would be placed; kept in it. ABORT, or DELEGATED when the coordinator asks how
-    a delegated branch ended.
+    a branch ended that commits by itself: a delegated one, or a saga's step.
     """
     def __init__(
         self,

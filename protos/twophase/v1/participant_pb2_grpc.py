@@ -114,7 +114,8 @@ class ParticipantServicer(object):
         coordinator has durably delegated the decision to it, and for the steps and compensations of a saga.
 
         May be repeated: it is applied once, and every repetition is answered from the ledger. After no answer the
-        coordinator repeats it or settles it with Abort.
+        coordinator repeats it or settles it with Abort. A compensation may come before the work that it undoes, while that is
+        running, or without it ever coming.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -30,6 +30,10 @@ A minimal participant over Postgres:
   Apply     BEGIN; work; INSERT INTO ledger (... 'applied'); COMMIT. A refusal: ROLLBACK, and if it is final insert the
             row 'refused'. Whichever insert finds the key taken: answer by the row there. A connection lost at COMMIT
             is no answer: UNAVAILABLE.
+            A compensation: claim the key of the work first. No row of kind work: insert its tombstone, and when that is
+            committed answer TOMBSTONE (nothing was done, and nothing will be). A row that is refused or a tombstone:
+            TOMBSTONE. A row that is applied: BEGIN; undo the work; INSERT INTO ledger (... kind 'compensation',
+            'applied'); COMMIT. It is never refused for good: RETRY.
 
 Every call may be repeated by the coordinator after a lost answer, may arrive twice at once, and may arrive late. A
 caller that hangs up cancels nothing that has begun.
@@ -97,7 +101,8 @@ class ParticipantStub:
     coordinator has durably delegated the decision to it, and for the steps and compensations of a saga.
 
     May be repeated: it is applied once, and every repetition is answered from the ledger. After no answer the
-    coordinator repeats it or settles it with Abort.
+    coordinator repeats it or settles it with Abort. A compensation may come before the work that it undoes, while that is
+    running, or without it ever coming.
     """
     Commit: _grpc.UnaryUnaryMultiCallable[_participant_pb2.CommitRequest, _participant_pb2.CommitResponse]
     """Commits a prepared branch. The decision is commit and durable; this cannot be refused.
@@ -160,7 +165,8 @@ class ParticipantAsyncStub(ParticipantStub):
     coordinator has durably delegated the decision to it, and for the steps and compensations of a saga.
 
     May be repeated: it is applied once, and every repetition is answered from the ledger. After no answer the
-    coordinator repeats it or settles it with Abort.
+    coordinator repeats it or settles it with Abort. A compensation may come before the work that it undoes, while that is
+    running, or without it ever coming.
     """
     Commit: _aio.UnaryUnaryMultiCallable[_participant_pb2.CommitRequest, _participant_pb2.CommitResponse]  # type: ignore[assignment]
     """Commits a prepared branch. The decision is commit and durable; this cannot be refused.
@@ -238,7 +244,8 @@ class ParticipantServicer(metaclass=_abc_1.ABCMeta):
         coordinator has durably delegated the decision to it, and for the steps and compensations of a saga.
 
         May be repeated: it is applied once, and every repetition is answered from the ledger. After no answer the
-        coordinator repeats it or settles it with Abort.
+        coordinator repeats it or settles it with Abort. A compensation may come before the work that it undoes, while that is
+        running, or without it ever coming.
         """
 
     @_abc_1.abstractmethod

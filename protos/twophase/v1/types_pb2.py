@@ -26,7 +26,7 @@ from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17twophase/v1/types.proto\x12\x0btwophase.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\"M\n\x07Payload\x12\'\n\x07message\x18\x01 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x12\x0e\n\x04json\x18\x02 \x01(\tH\x00\x42\t\n\x07\x63ontent\"U\n\tOperation\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12%\n\x07payload\x18\x03 \x01(\x0b\x32\x14.twophase.v1.Payload\"Z\n\x0fOperationResult\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12$\n\x06result\x18\x03 \x01(\x0b\x32\x14.twophase.v1.Payload\"\x8b\x01\n\x07Refusal\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.twophase.v1.RefusalKind\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\x12\x13\n\x0bparticipant\x18\x05 \x01(\t\x12\x11\n\toperation\x18\x06 \x01(\t\"Q\n\x10\x44\x61tabaseIdentity\x12\x19\n\x11system_identifier\x18\x01 \x01(\t\x12\x10\n\x08timeline\x18\x02 \x01(\r\x12\x10\n\x08\x64\x61tabase\x18\x03 \x01(\t\"&\n\x05\x45poch\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\r\n\x05nonce\x18\x02 \x01(\t\"c\n\x05\x43heck\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12(\n\x06result\x18\x02 \x01(\x0e\x32\x18.twophase.v1.CheckResult\x12\x0f\n\x07\x66inding\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\"(\n\x08HeldLock\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0c\n\x04mode\x18\x02 \x01(\t\"\x83\x01\n\x06Waiter\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x13\n\x0b\x61pplication\x18\x03 \x01(\t\x12*\n\x07waiting\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05query\x18\x05 \x01(\t\x12\x0e\n\x06\x62\x65hind\x18\x06 \x01(\r*\x8a\x03\n\x0bRefusalKind\x12\x1c\n\x18REFUSAL_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15REFUSAL_KIND_BUSINESS\x10\x01\x12 \n\x1cREFUSAL_KIND_INVALID_PAYLOAD\x10\x02\x12\"\n\x1eREFUSAL_KIND_UNKNOWN_OPERATION\x10\x03\x12\x1b\n\x17REFUSAL_KIND_CONSTRAINT\x10\x04\x12\x19\n\x15REFUSAL_KIND_CONFLICT\x10\x05\x12\x19\n\x15REFUSAL_KIND_RESOURCE\x10\x06\x12\x1d\n\x19REFUSAL_KIND_UNPREPARABLE\x10\x07\x12\x19\n\x15REFUSAL_KIND_DEADLINE\x10\x08\x12\x1c\n\x18REFUSAL_KIND_UNREACHABLE\x10\t\x12\x19\n\x15REFUSAL_KIND_INTERNAL\x10\n\x12\x18\n\x14REFUSAL_KIND_ABORTED\x10\x0b\x12\x1c\n\x18REFUSAL_KIND_ROLLED_BACK\x10\x0c*]\n\nBranchKind\x12\x1b\n\x17\x42RANCH_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x42RANCH_KIND_WORK\x10\x01\x12\x1c\n\x18\x42RANCH_KIND_COMPENSATION\x10\x02*e\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45\x43ISION_COMMIT\x10\x01\x12\x12\n\x0e\x44\x45\x43ISION_ABORT\x10\x02\x12\x16\n\x12\x44\x45\x43ISION_DELEGATED\x10\x03*K\n\x04Vote\x12\x14\n\x10VOTE_UNSPECIFIED\x10\x00\x12\x0c\n\x08VOTE_YES\x10\x01\x12\x12\n\x0eVOTE_READ_ONLY\x10\x02\x12\x0b\n\x07VOTE_NO\x10\x03*t\n\x0b\x43heckResult\x12\x1c\n\x18\x43HECK_RESULT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43HECK_RESULT_OK\x10\x01\x12\x18\n\x14\x43HECK_RESULT_WARNING\x10\x02\x12\x18\n\x14\x43HECK_RESULT_PROBLEM\x10\x03\x42\x1aP\x01Z\x16twophase/v1;twophasev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17twophase/v1/types.proto\x12\x0btwophase.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\"M\n\x07Payload\x12\'\n\x07message\x18\x01 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x12\x0e\n\x04json\x18\x02 \x01(\tH\x00\x42\t\n\x07\x63ontent\"\x95\x01\n\tOperation\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12%\n\x07payload\x18\x03 \x01(\x0b\x32\x14.twophase.v1.Payload\x12\x0c\n\x04step\x18\x04 \x01(\t\x12!\n\x05\x61\x66ter\x18\x05 \x01(\x0b\x32\x12.twophase.v1.After\x12\r\n\x05pivot\x18\x06 \x01(\x08\"\x16\n\x05\x41\x66ter\x12\r\n\x05steps\x18\x01 \x03(\t\"Z\n\x0fOperationResult\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12$\n\x06result\x18\x03 \x01(\x0b\x32\x14.twophase.v1.Payload\"\x8b\x01\n\x07Refusal\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.twophase.v1.RefusalKind\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\x12\x13\n\x0bparticipant\x18\x05 \x01(\t\x12\x11\n\toperation\x18\x06 \x01(\t\"Q\n\x10\x44\x61tabaseIdentity\x12\x19\n\x11system_identifier\x18\x01 \x01(\t\x12\x10\n\x08timeline\x18\x02 \x01(\r\x12\x10\n\x08\x64\x61tabase\x18\x03 \x01(\t\"&\n\x05\x45poch\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\r\n\x05nonce\x18\x02 \x01(\t\"c\n\x05\x43heck\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12(\n\x06result\x18\x02 \x01(\x0e\x32\x18.twophase.v1.CheckResult\x12\x0f\n\x07\x66inding\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\"(\n\x08HeldLock\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0c\n\x04mode\x18\x02 \x01(\t\"\x83\x01\n\x06Waiter\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x13\n\x0b\x61pplication\x18\x03 \x01(\t\x12*\n\x07waiting\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05query\x18\x05 \x01(\t\x12\x0e\n\x06\x62\x65hind\x18\x06 \x01(\r*\x8a\x03\n\x0bRefusalKind\x12\x1c\n\x18REFUSAL_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15REFUSAL_KIND_BUSINESS\x10\x01\x12 \n\x1cREFUSAL_KIND_INVALID_PAYLOAD\x10\x02\x12\"\n\x1eREFUSAL_KIND_UNKNOWN_OPERATION\x10\x03\x12\x1b\n\x17REFUSAL_KIND_CONSTRAINT\x10\x04\x12\x19\n\x15REFUSAL_KIND_CONFLICT\x10\x05\x12\x19\n\x15REFUSAL_KIND_RESOURCE\x10\x06\x12\x1d\n\x19REFUSAL_KIND_UNPREPARABLE\x10\x07\x12\x19\n\x15REFUSAL_KIND_DEADLINE\x10\x08\x12\x1c\n\x18REFUSAL_KIND_UNREACHABLE\x10\t\x12\x19\n\x15REFUSAL_KIND_INTERNAL\x10\n\x12\x18\n\x14REFUSAL_KIND_ABORTED\x10\x0b\x12\x1c\n\x18REFUSAL_KIND_ROLLED_BACK\x10\x0c*]\n\nBranchKind\x12\x1b\n\x17\x42RANCH_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x42RANCH_KIND_WORK\x10\x01\x12\x1c\n\x18\x42RANCH_KIND_COMPENSATION\x10\x02*x\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45\x43ISION_COMMIT\x10\x01\x12\x12\n\x0e\x44\x45\x43ISION_ABORT\x10\x02\x12\x16\n\x12\x44\x45\x43ISION_DELEGATED\x10\x03\x12\x11\n\rDECISION_SAGA\x10\x04*K\n\x04Vote\x12\x14\n\x10VOTE_UNSPECIFIED\x10\x00\x12\x0c\n\x08VOTE_YES\x10\x01\x12\x12\n\x0eVOTE_READ_ONLY\x10\x02\x12\x0b\n\x07VOTE_NO\x10\x03*t\n\x0b\x43heckResult\x12\x1c\n\x18\x43HECK_RESULT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43HECK_RESULT_OK\x10\x01\x12\x18\n\x14\x43HECK_RESULT_WARNING\x10\x02\x12\x18\n\x14\x43HECK_RESULT_PROBLEM\x10\x03\x42\x1aP\x01Z\x16twophase/v1;twophasev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,32 +34,34 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'twophase.v1.types_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'P\001Z\026twophase/v1;twophasev1'
-  _globals['_REFUSALKIND']._serialized_start=900
-  _globals['_REFUSALKIND']._serialized_end=1294
-  _globals['_BRANCHKIND']._serialized_start=1296
-  _globals['_BRANCHKIND']._serialized_end=1389
-  _globals['_DECISION']._serialized_start=1391
-  _globals['_DECISION']._serialized_end=1492
-  _globals['_VOTE']._serialized_start=1494
-  _globals['_VOTE']._serialized_end=1569
-  _globals['_CHECKRESULT']._serialized_start=1571
-  _globals['_CHECKRESULT']._serialized_end=1687
+  _globals['_REFUSALKIND']._serialized_start=989
+  _globals['_REFUSALKIND']._serialized_end=1383
+  _globals['_BRANCHKIND']._serialized_start=1385
+  _globals['_BRANCHKIND']._serialized_end=1478
+  _globals['_DECISION']._serialized_start=1480
+  _globals['_DECISION']._serialized_end=1600
+  _globals['_VOTE']._serialized_start=1602
+  _globals['_VOTE']._serialized_end=1677
+  _globals['_CHECKRESULT']._serialized_start=1679
+  _globals['_CHECKRESULT']._serialized_end=1795
   _globals['_PAYLOAD']._serialized_start=99
   _globals['_PAYLOAD']._serialized_end=176
-  _globals['_OPERATION']._serialized_start=178
-  _globals['_OPERATION']._serialized_end=263
-  _globals['_OPERATIONRESULT']._serialized_start=265
-  _globals['_OPERATIONRESULT']._serialized_end=355
-  _globals['_REFUSAL']._serialized_start=358
-  _globals['_REFUSAL']._serialized_end=497
-  _globals['_DATABASEIDENTITY']._serialized_start=499
-  _globals['_DATABASEIDENTITY']._serialized_end=580
-  _globals['_EPOCH']._serialized_start=582
-  _globals['_EPOCH']._serialized_end=620
-  _globals['_CHECK']._serialized_start=622
-  _globals['_CHECK']._serialized_end=721
-  _globals['_HELDLOCK']._serialized_start=723
-  _globals['_HELDLOCK']._serialized_end=763
-  _globals['_WAITER']._serialized_start=766
-  _globals['_WAITER']._serialized_end=897
+  _globals['_OPERATION']._serialized_start=179
+  _globals['_OPERATION']._serialized_end=328
+  _globals['_AFTER']._serialized_start=330
+  _globals['_AFTER']._serialized_end=352
+  _globals['_OPERATIONRESULT']._serialized_start=354
+  _globals['_OPERATIONRESULT']._serialized_end=444
+  _globals['_REFUSAL']._serialized_start=447
+  _globals['_REFUSAL']._serialized_end=586
+  _globals['_DATABASEIDENTITY']._serialized_start=588
+  _globals['_DATABASEIDENTITY']._serialized_end=669
+  _globals['_EPOCH']._serialized_start=671
+  _globals['_EPOCH']._serialized_end=709
+  _globals['_CHECK']._serialized_start=711
+  _globals['_CHECK']._serialized_end=810
+  _globals['_HELDLOCK']._serialized_start=812
+  _globals['_HELDLOCK']._serialized_end=852
+  _globals['_WAITER']._serialized_start=855
+  _globals['_WAITER']._serialized_end=986
 # @@protoc_insertion_point(module_scope)

@@ -11,10 +11,12 @@ Conventions that hold for every message of this package:
   * A receiver ignores fields it does not know. A sender leaves a field it has nothing to say about at its default.
 """
 
+from collections import abc as _abc
 from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -133,6 +135,10 @@ class _DecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decision.Val
     """Every branch is, or will be, rolled back."""
     DECISION_DELEGATED: _Decision.ValueType  # 3
     """One branch, the only one that writes, decides by its own local commit."""
+    DECISION_SAGA: _Decision.ValueType  # 4
+    """It runs as a saga: its steps commit each for itself, forward or, once it has turned, back. Never sent to a
+    participant.
+    """
 
 class Decision(_Decision, metaclass=_DecisionEnumTypeWrapper):
     """The value of a decision. It is made once and never changed."""
@@ -145,6 +151,10 @@ DECISION_ABORT: Decision.ValueType  # 2
 """Every branch is, or will be, rolled back."""
 DECISION_DELEGATED: Decision.ValueType  # 3
 """One branch, the only one that writes, decides by its own local commit."""
+DECISION_SAGA: Decision.ValueType  # 4
+"""It runs as a saga: its steps commit each for itself, forward or, once it has turned, back. Never sent to a
+participant.
+"""
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
 
 class _Vote:
@@ -244,13 +254,33 @@ class Operation(_message.Message):
     PARTICIPANT_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    PIVOT_FIELD_NUMBER: _builtins.int
     participant: _builtins.str
     """The participant's registered name, 1 to 63 characters of [a-z0-9-], starting with a letter."""
     name: _builtins.str
     """The operation's name as the participant declares it, 1 to 63 characters of [a-z0-9_.-], starting with a letter."""
+    step: _builtins.str
+    """The operation's name as a step of its request, 1 to 64 characters of [A-Za-z0-9._:-]; empty: `<participant>.<name>`,
+    with `-2` and so on behind it from the second of that name on. What follows is for sagas. Two-phase commit checks its
+    form, and runs the operations without regard to it: so one request can be run either way.
+    """
+    pivot: _builtins.bool
+    """True for the step after which the saga only goes forward: what comes before it is compensated if it is refused, what
+    comes after it is repeated until it is done. At most one step is the pivot, and every other one comes before it or
+    after it, never beside it. A step before the pivot (every step, if there is none) must name a compensation, unless it
+    is declared to read only.
+    """
     @_builtins.property
     def payload(self) -> Global___Payload:
         """What the operation is given. At most the coordinator's payload limit (1 MiB unless configured) when serialised."""
+
+    @_builtins.property
+    def after(self) -> Global___After:
+        """Which steps must be done before this one begins. Unset: the operation before this one in the request, so that the
+        steps run in order. Set and empty: none, it begins at once.
+        """
 
     def __init__(
         self,
@@ -258,14 +288,41 @@ class Operation(_message.Message):
         participant: _builtins.str = ...,
         name: _builtins.str = ...,
         payload: Global___Payload | None = ...,
+        step: _builtins.str = ...,
+        after: Global___After | None = ...,
+        pivot: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "payload", b"payload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "participant", b"participant", "payload", b"payload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "name", b"name", "participant", b"participant", "payload", b"payload", "pivot", b"pivot", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Operation: _TypeAlias = Operation  # noqa: Y015
+
+@_typing.final
+class After(_message.Message):
+    """The steps that come before another one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their names; each is a step of the same request."""
+
+    def __init__(
+        self,
+        *,
+        steps: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___After: _TypeAlias = After  # noqa: Y015
 
 @_typing.final
 class OperationResult(_message.Message):
