@@ -44,6 +44,7 @@ class Scripted(coordinator_pb2_grpc.CoordinatorServicer):
     faults: list[Fault | Problem] = field(default_factory=list)
     refusals: list[types_pb2.Refusal | None] = field(default_factory=list)
     results: list[types_pb2.OperationResult] = field(default_factory=list)
+    dead_letters: list[coordinator_pb2.DeadLetter] = field(default_factory=list)
     epoch: int = 1
     copies: list[Request] = field(default_factory=list)
     executed: list[Request] = field(default_factory=list)
@@ -91,6 +92,18 @@ class Scripted(coordinator_pb2_grpc.CoordinatorServicer):
             case None:
                 pass
         return self._answer(request)
+
+    async def ListDeadLetters(self, request: Any, context: Any) -> coordinator_pb2.ListDeadLettersResponse:  # noqa: N802
+        self.reads.append(request)
+        return coordinator_pb2.ListDeadLettersResponse(dead_letters=self.dead_letters, epoch=self._epoch())
+
+    async def RetryDeadLetter(self, request: Any, context: Any) -> coordinator_pb2.RetryDeadLetterResponse:  # noqa: N802
+        self.reads.append(request)
+        return coordinator_pb2.RetryDeadLetterResponse()
+
+    async def ResolveDeadLetter(self, request: Any, context: Any) -> coordinator_pb2.ResolveDeadLetterResponse:  # noqa: N802
+        self.reads.append(request)
+        return coordinator_pb2.ResolveDeadLetterResponse(barred=True)
 
     def _answer(self, request: Request) -> Response:
         record = self.records.get(request.request_id)

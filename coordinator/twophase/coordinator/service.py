@@ -106,6 +106,21 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
         journal = self._engine.journal
         return operator_wire.diagnose_response(await self._engine.diagnose(), journal.journal_id, journal.epoch)
 
+    async def ListDeadLetters(
+        self, request: coordinator_pb2.ListDeadLettersRequest, context: _Context
+    ) -> coordinator_pb2.ListDeadLettersResponse:
+        raise Rejected(_not_offered("ListDeadLetters"))
+
+    async def RetryDeadLetter(
+        self, request: coordinator_pb2.RetryDeadLetterRequest, context: _Context
+    ) -> coordinator_pb2.RetryDeadLetterResponse:
+        raise Rejected(_not_offered("RetryDeadLetter"))
+
+    async def ResolveDeadLetter(
+        self, request: coordinator_pb2.ResolveDeadLetterRequest, context: _Context
+    ) -> coordinator_pb2.ResolveDeadLetterResponse:
+        raise Rejected(_not_offered("ResolveDeadLetter"))
+
     async def Begin(self, request: coordinator_pb2.BeginRequest, context: _Context) -> NoReturn:
         raise Rejected(_not_offered("Begin"))
 

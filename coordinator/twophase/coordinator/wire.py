@@ -17,12 +17,16 @@ from twophase.coordinator.engine.api import Answer, Outcome, Result, View
 from twophase.coordinator.journal.events import (
     Begun,
     BranchRef,
+    Compensated,
+    DeadLettered,
     Decided,
     Ended,
     Finished,
     Happening,
     Reason,
+    Resolved,
     TransactionRecord,
+    Turned,
     Voted,
 )
 from twophase.coordinator.protocol.decisions import Decision, DecisionKind, Ending, Vote
@@ -31,6 +35,7 @@ from twophase.v1 import coordinator_pb2, types_pb2
 _OUTCOMES = {
     Outcome.COMMITTED: coordinator_pb2.OUTCOME_COMMITTED,
     Outcome.ABORTED: coordinator_pb2.OUTCOME_ABORTED,
+    Outcome.COMPENSATED: coordinator_pb2.OUTCOME_COMPENSATED,
     Outcome.PENDING: coordinator_pb2.OUTCOME_PENDING,
     Outcome.NOT_SEEN: coordinator_pb2.OUTCOME_NOT_SEEN,
 }
@@ -39,6 +44,7 @@ _DECISIONS = {
     DecisionKind.COMMIT: types_pb2.DECISION_COMMIT,
     DecisionKind.ABORT: types_pb2.DECISION_ABORT,
     DecisionKind.DELEGATED: types_pb2.DECISION_DELEGATED,
+    DecisionKind.SAGA: types_pb2.DECISION_SAGA,
 }
 
 _VOTES = {
@@ -125,6 +131,20 @@ def _event(happening: Happening, record: TransactionRecord, journal_id: str) -> 
         case Ended(_, committed):
             message.kind = coordinator_pb2.EVENT_KIND_ENDED
             message.outcome = _OUTCOMES[Outcome.COMMITTED if committed else Outcome.ABORTED]
+        case Turned(reasons=why):
+            message.kind = coordinator_pb2.EVENT_KIND_TURNED
+            message.refusals.extend(refusal(reason) for reason in why)
+        case Compensated(txid, branch):
+            message.kind = coordinator_pb2.EVENT_KIND_COMPENSATED
+            message.gid, message.participant = str(Gid(journal_id, txid, branch)), _participant(record, branch)
+        case DeadLettered(txid, branch, _, why):
+            message.kind = coordinator_pb2.EVENT_KIND_DEAD_LETTER
+            message.gid, message.participant = str(Gid(journal_id, txid, branch)), _participant(record, branch)
+            message.refusals.append(refusal(why))
+        case Resolved(txid, branch, actor, why):
+            message.kind = coordinator_pb2.EVENT_KIND_RESOLVED
+            message.gid, message.participant = str(Gid(journal_id, txid, branch)), _participant(record, branch)
+            message.actor, message.reason = actor, why
         case _:
             assert_never(happening.event)
     return message

@@ -47,17 +47,29 @@ class Outcome(Enum):
 
     COMMITTED = "committed"
     ABORTED = "aborted"
+    COMPENSATED = "compensated"
     PENDING = "pending"
     NOT_SEEN = "not seen"
 
 
+class Protocol(Enum):
+    """Which protocol runs a transaction; see `twophase.v1.Protocol`."""
+
+    TWO_PHASE = "two-phase commit"
+    SAGA = "saga"
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One operation at one participant."""
+    """One operation at one participant. As a step of a saga: its name, which is unique among its request's, the places
+    of those that come before it, and whether it is the pivot; two-phase commit runs it without regard to them."""
 
     participant: str
     operation: str
     payload: types_pb2.Payload
+    step: str = ""
+    after: tuple[int, ...] = ()
+    pivot: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +86,7 @@ class Submission:
     calls: tuple[Call, ...]
     deadline: float
     wait: Wait = Wait.APPLIED
+    protocol: Protocol = Protocol.TWO_PHASE
 
 
 class NeverSeen(Enum):
@@ -116,6 +129,31 @@ class View:
     outcome: Outcome
     applied: bool
     history: tuple[Happening, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A compensation, or a step after the pivot, that failed so often that somebody must look; the fields are those of
+    `twophase.v1.DeadLetter`. `since` is in milliseconds since 1970."""
+
+    txid: Txid
+    request_id: str
+    step: str
+    participant: str
+    operation: str
+    compensation: bool
+    attempts: int
+    reason: Reason
+    since: int
+    branch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What came of resolving a dead letter; the fields are those of `twophase.v1.ResolveDeadLetterResponse`."""
+
+    barred: bool
+    done: bool
 
 
 class Which(Enum):

@@ -183,6 +183,8 @@ class _Survey:
                     return (
                         "nothing: it is prepared although the decision was delegated to one branch; somebody must look"
                     )
+                case DecisionKind.SAGA:
+                    return "nothing: it is prepared although a saga prepares nothing; somebody must look"
                 case _:
                     assert_never(record.decision.kind)
         if self._around.peers.quarantine.doubts(txid):

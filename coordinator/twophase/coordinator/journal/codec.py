@@ -9,18 +9,25 @@ added; a reader ignores those it does not know. The transaction's name is kept b
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from typing import Any, Final, assert_never
 
 from twophase.contract.names import Txid
 from twophase.coordinator.journal.events import (
     Begun,
     BranchRef,
+    Compensated,
+    DeadLettered,
     Decided,
+    Definition,
     Ended,
     Event,
     Finished,
     Reason,
     RequestRef,
+    Resolved,
+    SagaStep,
+    Turned,
     Voted,
 )
 from twophase.coordinator.journal.port import JournalUnusable
@@ -31,6 +38,10 @@ VOTED: Final = "voted"
 DECIDED: Final = "decided"
 FINISHED: Final = "finished"
 ENDED: Final = "ended"
+TURNED: Final = "turned"
+COMPENSATED: Final = "compensated"
+DEAD_LETTERED: Final = "dead-lettered"
+RESOLVED: Final = "resolved"
 
 _write = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -49,13 +60,23 @@ def encode(event: Event) -> tuple[str, str]:
                     **({} if event.decision.branch is None else {"branch": event.decision.branch}),
                     **_request_out(event.request),
                     "branches": _branches_out(event.branches),
-                    **({"reasons": [_reason_out(reason) for reason in event.reasons]} if event.reasons else {}),
+                    **_reasons_out(event.reasons),
+                    **({} if event.definition is None else {"saga": _definition_out(event.definition)}),
                 }
             )
         case Finished():
             return FINISHED, _write({"branch": event.branch, "ending": event.ending.value})
         case Ended():
             return ENDED, _write({"committed": event.committed})
+        case Turned():
+            return TURNED, _write(_reasons_out(event.reasons))
+        case Compensated():
+            return COMPENSATED, _write({"branch": event.branch, "empty": event.empty})
+        case DeadLettered():
+            fields = {"branch": event.branch, "attempts": event.attempts, "reason": _reason_out(event.reason)}
+            return DEAD_LETTERED, _write(fields)
+        case Resolved():
+            return RESOLVED, _write({"branch": event.branch, "actor": event.actor, "reason": event.reason})
         case _:
             assert_never(event)
 
@@ -83,12 +104,21 @@ def _decode(txid: Txid, kind: str, body: dict[str, Any]) -> Event:
                 Decision(DecisionKind(body["decision"]), body.get("branch")),
                 _request_in(body),
                 _branches_in(body),
-                tuple(_reason_in(reason) for reason in body.get("reasons", ())),
+                _reasons_in(body),
+                _definition_in(body),
             )
         case "finished":
             return Finished(txid, int(body["branch"]), Ending(body["ending"]))
         case "ended":
             return Ended(txid, bool(body["committed"]))
+        case "turned":
+            return Turned(txid, _reasons_in(body))
+        case "compensated":
+            return Compensated(txid, int(body["branch"]), bool(body["empty"]))
+        case "dead-lettered":
+            return DeadLettered(txid, int(body["branch"]), int(body["attempts"]), _reason_in(body["reason"]))
+        case "resolved":
+            return Resolved(txid, int(body["branch"]), str(body["actor"]), str(body["reason"]))
         case _:
             raise ValueError(f"unknown kind {kind!r}")
 
@@ -113,6 +143,47 @@ def _branches_out(branches: tuple[BranchRef, ...]) -> list[dict[str, object]]:
 
 def _branches_in(body: dict[str, Any]) -> tuple[BranchRef, ...]:
     return tuple(BranchRef(fields["number"], fields["participant"]) for fields in body["branches"])
+
+
+def _definition_out(definition: Definition) -> dict[str, object]:
+    steps = [
+        {
+            "name": step.name,
+            "participant": step.participant,
+            "operation": step.operation,
+            "payload": b64encode(step.payload).decode(),
+            "after": list(step.after),
+            "pivot": step.pivot,
+        }
+        for step in definition.steps
+    ]
+    return {"steps": steps, "deadline": definition.deadline}
+
+
+def _definition_in(body: dict[str, Any]) -> Definition | None:
+    fields = body.get("saga")
+    if fields is None:
+        return None
+    steps = tuple(
+        SagaStep(
+            step["name"],
+            step["participant"],
+            step["operation"],
+            b64decode(step["payload"], validate=True),
+            tuple(step["after"]),
+            step["pivot"],
+        )
+        for step in fields["steps"]
+    )
+    return Definition(steps, int(fields["deadline"]))
+
+
+def _reasons_out(reasons: tuple[Reason, ...]) -> dict[str, object]:
+    return {"reasons": [_reason_out(reason) for reason in reasons]} if reasons else {}
+
+
+def _reasons_in(body: dict[str, Any]) -> tuple[Reason, ...]:
+    return tuple(_reason_in(reason) for reason in body.get("reasons", ()))
 
 
 def _reason_out(reason: Reason) -> dict[str, object]:

@@ -14,13 +14,18 @@ from twophase.contract.names import Txid
 from twophase.coordinator.journal.events import (
     Begun,
     BranchRef,
+    Compensated,
+    DeadLettered,
     Decided,
+    Definition,
     Ended,
     Event,
     Finished,
     Reason,
     RequestRef,
+    Resolved,
     TransactionRecord,
+    Turned,
     Voted,
 )
 from twophase.coordinator.protocol.decisions import Decision, DecisionKind, Ending, Vote
@@ -40,6 +45,11 @@ def fold(events: Iterable[Event]) -> TransactionRecord:
     reasons: tuple[Reason, ...] = ()
     votes: dict[int, Vote] = {}
     endings: dict[int, Ending] = {}
+    definition: Definition | None = None
+    turned = False
+    compensated: dict[int, bool] = {}
+    dead: dict[int, DeadLettered] = {}
+    resolved: dict[int, Resolved] = {}
     for event in events:
         if txid is None:
             txid = event.txid
@@ -57,10 +67,22 @@ def fold(events: Iterable[Event]) -> TransactionRecord:
                 branches.update(event.branches)
                 hearers = frozenset(branch.number for branch in event.branches)
                 reasons = event.reasons
+                definition = event.definition
             case Finished():
                 endings[event.branch] = event.ending
+                dead.pop(event.branch, None)
             case Ended():
                 end = event
+            case Turned():
+                turned, reasons = True, event.reasons
+            case Compensated():
+                compensated[event.branch] = event.empty
+                dead.pop(event.branch, None)
+            case DeadLettered():
+                dead[event.branch] = event
+            case Resolved():
+                resolved[event.branch] = event
+                dead.pop(event.branch, None)
             case _:
                 assert_never(event)
     if txid is None:
@@ -71,12 +93,31 @@ def fold(events: Iterable[Event]) -> TransactionRecord:
         branches=tuple(sorted(branches, key=attrgetter("number"))),
         hearers=hearers,
         decision=decision,
-        committed=_committed(decision, endings, end),
+        committed=_certain(definition, endings, turned=turned, end=end)
+        if decision is not None and decision.kind is DecisionKind.SAGA
+        else _committed(decision, endings, end),
         ended=end is not None,
         reasons=reasons,
         votes=votes,
         endings=endings,
+        definition=definition,
+        turned=turned,
+        compensated=compensated,
+        dead=dead,
+        resolved=resolved,
     )
+
+
+def _certain(
+    definition: Definition | None, endings: dict[int, Ending], *, turned: bool, end: Ended | None
+) -> bool | None:
+    """Whether a saga will be done (True) or undone; None while neither is certain."""
+    if turned:
+        return False
+    if end is not None:
+        return end.committed
+    pivots = [n for n, step in enumerate(definition.steps) if step.pivot] if definition is not None else []
+    return True if any(endings.get(pivot) is Ending.APPLIED for pivot in pivots) else None
 
 
 def _committed(decision: Decision | None, endings: dict[int, Ending], end: Ended | None) -> bool | None:
@@ -93,6 +134,8 @@ def _committed(decision: Decision | None, endings: dict[int, Ending], end: Ended
             if outcome is not None or decision.branch is None:
                 return outcome
             return _outcome_of_delegate(endings.get(decision.branch))
+        case DecisionKind.SAGA:
+            return outcome
         case _:
             assert_never(decision.kind)
 

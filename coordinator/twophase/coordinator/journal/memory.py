@@ -13,7 +13,7 @@ from itertools import islice
 
 from twophase.contract.names import Epoch, Txid
 from twophase.coordinator.journal.clock import Clock, wall_clock
-from twophase.coordinator.journal.events import Decided, Event, Happening, TransactionRecord
+from twophase.coordinator.journal.events import Event, Happening, TransactionRecord, Turned
 from twophase.coordinator.journal.memory_state import Entry, Fenced, Given, Horizon, Lifted, Stamped, State, Suspected
 from twophase.coordinator.journal.port import (
     Basis,
@@ -29,7 +29,7 @@ from twophase.coordinator.journal.port import (
     Ruling,
 )
 from twophase.coordinator.journal.pruning import plan
-from twophase.coordinator.journal.rules import check_event, check_limit, judge, needs_force
+from twophase.coordinator.journal.rules import check_event, check_limit, decided_by, judge, judge_turn, needs_force
 
 
 async def _at_once() -> None:
@@ -147,12 +147,19 @@ class MemoryJournal:
         self._check()
         ruling = judge(proposal, self._state.situation(proposal))
         if ruling.basis is not Basis.EARLIER:
-            decided = Decided(proposal.txid, ruling.decision, proposal.request, proposal.branches, proposal.reasons)
-            self._hand_over(Stamped(self._clock(), decided))
+            self._hand_over(Stamped(self._clock(), decided_by(proposal, ruling.decision)))
         if needs_force(ruling.decision) or ruling.claimed_by is not None:
             # An earlier decision, or the claim that stands in the way, may itself be waiting for its sync.
             await self._force()
         return ruling
+
+    async def turn(self, turned: Turned) -> None:
+        """See the port."""
+        self._check()
+        judge_turn(turned, self._epoch, self._state.situation_of(turned.txid, self._epoch))
+        if turned.txid not in self._state.turned:
+            self._hand_over(Stamped(self._clock(), turned))
+        await self._force()
 
     def append(self, event: Event) -> None:
         """See the port."""

@@ -7,19 +7,23 @@ durability, tasks, the rules themselves (`rules`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias, assert_never
 
 from twophase.contract.names import Epoch, Txid
 from twophase.coordinator.journal.events import (
     Begun,
+    Compensated,
+    DeadLettered,
     Decided,
     Ended,
     Event,
     Finished,
     Happening,
     RequestRef,
+    Resolved,
     TransactionRecord,
+    Turned,
     Voted,
 )
 from twophase.coordinator.journal.fold import fold
@@ -90,6 +94,7 @@ class State:
     participants: dict[str, ParticipantRecord] = field(default_factory=dict)
     events: dict[Txid, list[Happening]] = field(default_factory=dict)
     decided: dict[Txid, Decided] = field(default_factory=dict)
+    turned: set[Txid] = field(default_factory=set)
     ended: set[Txid] = field(default_factory=set)
     attempts: dict[str, set[tuple[int, Txid]]] = field(default_factory=dict)
     holders: dict[str, Txid] = field(default_factory=dict)
@@ -124,12 +129,17 @@ class State:
 
     def situation(self, proposal: Proposal) -> Situation:
         """What `rules.judge` must know about a proposal."""
-        existing = self.decided.get(proposal.txid)
+        holder = None if proposal.request is None else self.holders.get(proposal.request.request_id)
+        return replace(self.situation_of(proposal.txid, proposal.epoch), holder=holder)
+
+    def situation_of(self, txid: Txid, proposer: Epoch) -> Situation:
+        """The same about a transaction, whatever its request."""
+        existing = self.decided.get(txid)
         return Situation(
             existing=None if existing is None else existing.decision,
-            proposer=self._view(proposal.epoch),
-            owner=self._view(proposal.txid.epoch),
-            holder=None if proposal.request is None else self.holders.get(proposal.request.request_id),
+            proposer=self._view(proposer),
+            owner=self._view(txid.epoch),
+            holder=None,
         )
 
     def record(self, txid: Txid) -> TransactionRecord | None:
@@ -194,6 +204,7 @@ class State:
                 del self.holders[request_id]
         del self.events[txid]
         self.decided.pop(txid, None)
+        self.turned.discard(txid)
         self.ended.discard(txid)
 
     def _known(self, txid: Txid) -> TransactionRecord:
@@ -221,7 +232,9 @@ class State:
                 lost = event.ending is Ending.LOST
                 if lost or (decided is not None and contradicts(decided.decision, event.ending)):
                     self.contradicted.add(event.txid)
-            case Voted():
+            case Turned():
+                self.turned.add(event.txid)
+            case Voted() | Compensated() | DeadLettered() | Resolved():
                 pass
             case _:
                 assert_never(event)

@@ -21,7 +21,16 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from twophase.contract.names import Epoch, Txid
-from twophase.coordinator.journal.events import BranchRef, Event, Happening, Reason, RequestRef, TransactionRecord
+from twophase.coordinator.journal.events import (
+    BranchRef,
+    Definition,
+    Event,
+    Happening,
+    Reason,
+    RequestRef,
+    TransactionRecord,
+    Turned,
+)
 from twophase.coordinator.protocol.decisions import Decision
 
 
@@ -100,7 +109,8 @@ class Ruling:
 class Proposal:
     """What the write-once record will say if the proposal is taken.
 
-    `epoch` is the proposer's own, `request` what a commit or delegation claims, `branches` those that must hear of it.
+    `epoch` is the proposer's own, `request` what a commit, a delegation or the start of a saga claims, `branches` those
+    that must hear of it, `definition` what the saga is.
     """
 
     txid: Txid
@@ -109,6 +119,7 @@ class Proposal:
     request: RequestRef | None
     branches: tuple[BranchRef, ...]
     reasons: tuple[Reason, ...] = ()
+    definition: Definition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,17 +223,25 @@ class Journal(Protocol):
         - the transaction is below its epoch's horizon: `BelowHorizon`;
         - the transaction is of another epoch: only ABORT is taken, and only if that epoch is fenced; else
           `NotTheOwner`;
-        - a commit or delegation whose request id is held by another transaction: ABORT is recorded and returned
-          (CLAIMED). A commit holds its id for ever, a delegation until an `Ended` with `committed=False`;
+        - a commit, delegation or start of a saga whose request id is held by another transaction: ABORT is recorded and
+          returned (CLAIMED). A commit holds its id for ever, the others until an `Ended` with `committed=False`;
         - else the proposal is recorded.
 
         Durable when it returns, unless it returns ABORT. Raises `JournalFailed`.
         """
         ...
 
+    async def turn(self, turned: Turned) -> None:
+        """Records that a saga goes back, durably; a second turn of one saga writes nothing. It is checked against the
+        fence as a decision is: `EpochFenced` if this epoch is fenced, `NotTheOwner` if the saga's is another one that
+        is not. Raises ValueError for what was never started as a saga, and `JournalFailed`.
+        """
+        ...
+
     def append(self, event: Event) -> None:
         """Hands over an event that needs no force; it rides along with the next forced write, or goes by itself
-        within a moment. `Decided` is not accepted here (ValueError). Raises `JournalFailed` if the journal has failed.
+        within a moment. `Decided` and `Turned` are not accepted here (ValueError). Raises `JournalFailed` if the
+        journal has failed.
         """
         ...
 

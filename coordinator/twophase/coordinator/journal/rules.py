@@ -10,9 +10,14 @@ from dataclasses import dataclass
 from enum import Enum
 
 from twophase.contract.names import Epoch, Txid
-from twophase.coordinator.journal.events import Decided, Event
+from twophase.coordinator.journal.events import Decided, Event, Turned
 from twophase.coordinator.journal.port import Basis, BelowHorizon, EpochFenced, NotTheOwner, Proposal, Ruling
 from twophase.coordinator.protocol.decisions import ABORT, Decision, DecisionKind, Ending, contradicts
+
+
+def decided_by(proposal: Proposal, decision: Decision) -> Decided:
+    """The event of a proposal that was ruled so."""
+    return Decided(proposal.txid, decision, proposal.request, proposal.branches, proposal.reasons, proposal.definition)
 
 
 class Standing(Enum):
@@ -62,14 +67,30 @@ def judge(proposal: Proposal, situation: Situation) -> Ruling:
     return Ruling(proposal.decision, Basis.ACCEPTED)
 
 
+def judge_turn(turned: Turned, proposer: Epoch, situation: Situation) -> None:
+    """The answer of `Journal.turn`: nothing, and the turn may be recorded.
+
+    Raises `EpochFenced`, `NotTheOwner`, and ValueError for what was never started as a saga.
+    """
+    _check_proposer(proposer, situation.proposer.standing)
+    if turned.txid.epoch != proposer and situation.owner.standing is not Standing.FENCED:
+        raise _not_fenced(turned.txid, situation.owner.standing)
+    if situation.existing is None or situation.existing.kind is not DecisionKind.SAGA:
+        raise ValueError(f"transaction {turned.txid} is no saga that was started here: it cannot turn")
+
+
+_MAY_YET_FAIL = (DecisionKind.DELEGATED, DecisionKind.SAGA)
+
+
 def claims_request(decision: Decision) -> bool:
     """Whether the decision takes its transaction's request id: everything that may end in a commit does (R6)."""
     return decision.kind is not DecisionKind.ABORT
 
 
 def releases_request(decision: Decision | None, *, committed: bool) -> bool:
-    """Whether an `Ended` with this outcome gives the request id back: only a delegate that proved refused (R6)."""
-    return decision is not None and decision.kind is DecisionKind.DELEGATED and not committed
+    """Whether an `Ended` with this outcome gives the request id back: a delegate that proved refused, a saga that is
+    compensated (R6)."""
+    return decision is not None and decision.kind in _MAY_YET_FAIL and not committed
 
 
 def needs_force(decision: Decision) -> bool:
@@ -113,18 +134,24 @@ def _check_takeover(proposal: Proposal, owner: Standing) -> None:
             f" not decide {proposal.decision}"
         )
     if owner is not Standing.FENCED:
-        raise NotTheOwner(
-            f"transaction {proposal.txid} is of epoch {proposal.txid.epoch}, which is {owner.value} and not fenced;"
-            " fence it before you finish its transactions"
-        )
+        raise _not_fenced(proposal.txid, owner)
+
+
+def _not_fenced(txid: Txid, owner: Standing) -> NotTheOwner:
+    return NotTheOwner(
+        f"transaction {txid} is of epoch {txid.epoch}, which is {owner.value} and not fenced;"
+        " fence it before you finish its transactions"
+    )
 
 
 def check_event(event: Event) -> None:
-    """Raises ValueError for the event that only `decide` may write."""
+    """Raises ValueError for the events that only `decide` and `turn` may write."""
     if isinstance(event, Decided):
         raise ValueError(  # noqa: TRY004 - a decision is an event; it is this way in that is wrong
             f"the decision on {event.txid} cannot be appended: propose it to decide()"
         )
+    if isinstance(event, Turned):
+        raise ValueError(f"the turn of {event.txid} cannot be appended: hand it to turn()")  # noqa: TRY004 - as above
 
 
 def check_limit(limit: int) -> None:

@@ -83,7 +83,10 @@ _VERSION_2: Final = (
 )
 
 # The statements that bring a file from version n to n + 1 stand at n. A released entry is never changed.
-MIGRATIONS: Final = (_VERSION_1, _VERSION_2)
+# Nothing but the number: decisions and events of sagas, which earlier programs cannot read.
+_VERSION_3: Final[tuple[str, ...]] = ()
+
+MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3)
 VERSION: Final = len(MIGRATIONS)
 
 # --- opening
@@ -139,8 +142,10 @@ UPSERT_REQUEST: Final = (
     "INSERT INTO requests (request_id, attempt, txid, holds) VALUES (?, ?, ?, ?)"
     " ON CONFLICT (request_id, attempt, txid) DO UPDATE SET holds = excluded.holds WHERE excluded.holds > holds"
 )
-# A delegate proved refused: its transaction gives the request id back.
+# A delegate proved refused, or a saga is compensated: its transaction gives the request id back.
 RELEASE_REQUEST: Final = "UPDATE requests SET holds = 0 WHERE request_id = ? AND txid = ? AND holds = 1"
+# Whether a saga has turned.
+HAS_TURNED: Final = "SELECT 1 FROM events WHERE txid = ? AND kind = 'turned'"
 # Adds an event.
 INSERT_EVENT: Final = "INSERT INTO events (position, txid, at, kind, body) VALUES (?, ?, ?, ?, ?)"
 # Keeps track of how far a transaction is; decided and ended only ever go from 0 to 1.

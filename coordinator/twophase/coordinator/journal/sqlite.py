@@ -22,7 +22,7 @@ from twophase.contract.names import Epoch, Txid
 from twophase.coordinator.journal import schema, sqlite_open, sqlite_prune
 from twophase.coordinator.journal.clock import Clock, wall_clock
 from twophase.coordinator.journal.codec import decode
-from twophase.coordinator.journal.events import Begun, Event, Happening, TransactionRecord
+from twophase.coordinator.journal.events import Begun, Event, Happening, TransactionRecord, Turned
 from twophase.coordinator.journal.fold import fold
 from twophase.coordinator.journal.lock import FileLock
 from twophase.coordinator.journal.port import (
@@ -38,7 +38,7 @@ from twophase.coordinator.journal.port import (
     Ruling,
 )
 from twophase.coordinator.journal.rules import check_event, check_limit
-from twophase.coordinator.journal.sqlite_batch import Append, Fence, Lift, Mark, Propose, Prune, Register, Suspect
+from twophase.coordinator.journal.sqlite_batch import Append, Fence, Lift, Mark, Propose, Prune, Register, Suspect, Turn
 from twophase.coordinator.journal.sqlite_thread import SqliteThread
 from twophase.coordinator.journal.sqlite_writer import Topic, Writer
 
@@ -160,6 +160,13 @@ class SqliteJournal:
         if isinstance(answer, JournalError):
             raise answer
         raise AssertionError(f"the writer did not judge {proposal}")
+
+    async def turn(self, turned: Turned) -> None:
+        """See the port."""
+        self._check_open()
+        answer = await self._writer.submit(Turn(turned, self.epoch, self._clock()), [turned.txid])
+        if isinstance(answer, JournalError | ValueError):
+            raise answer
 
     def append(self, event: Event) -> None:
         """See the port."""

@@ -15,7 +15,7 @@ from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch, Txid
 from twophase.coordinator.journal import schema
 from twophase.coordinator.journal.codec import encode
-from twophase.coordinator.journal.events import Begun, Decided, Ended, Event, Finished, RequestRef
+from twophase.coordinator.journal.events import Begun, Decided, Ended, Event, Finished, RequestRef, Turned
 from twophase.coordinator.journal.port import (
     Basis,
     BelowHorizon,
@@ -33,7 +33,9 @@ from twophase.coordinator.journal.rules import (
     Standing,
     claims_request,
     contradicted_by,
+    decided_by,
     judge,
+    judge_turn,
     needs_force,
     releases_request,
 )
@@ -54,6 +56,15 @@ class Propose:
     """A proposal, to be judged against everything before it, this batch included."""
 
     proposal: Proposal
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The turn of a saga, by the coordinator of this epoch. `at` as in `Append`."""
+
+    event: Turned
+    proposer: Epoch
     at: int
 
 
@@ -102,9 +113,9 @@ class Prune:
     pruning: Pruning
 
 
-Item: TypeAlias = Append | Propose | Register | Fence | Suspect | Lift | Prune | Mark
-# What becomes of an item: a ruling or its refusal for a proposal, what was forgotten, None for all else.
-Answer: TypeAlias = Ruling | EpochFenced | BelowHorizon | NotTheOwner | Pruned | None
+Item: TypeAlias = Append | Propose | Turn | Register | Fence | Suspect | Lift | Prune | Mark
+# What becomes of an item: a ruling, or the refusal of a proposal or a turn, what was forgotten, None for all else.
+Answer: TypeAlias = Ruling | EpochFenced | BelowHorizon | NotTheOwner | ValueError | Pruned | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +133,7 @@ def is_forced(item: Item) -> bool:
             return False
         case Propose():
             return needs_force(item.proposal.decision)
-        case Register() | Fence() | Suspect() | Lift() | Prune():
+        case Turn() | Register() | Fence() | Suspect() | Lift() | Prune():
             return True
         case Mark():
             return item.forced
@@ -156,6 +167,7 @@ class _Writing:
     position: int
     events: list[tuple[int, str, int, str, str]] = field(default_factory=list)
     progress: list[tuple[str, bool, bool]] = field(default_factory=list)
+    turned: set[Txid] = field(default_factory=set)
 
     def take(self, item: Item) -> Answer:
         match item:
@@ -164,6 +176,8 @@ class _Writing:
                 return None
             case Propose():
                 return self._decide(item.proposal, item.at)
+            case Turn():
+                return self._turn(item.event, item.proposer, item.at)
             case Register():
                 row = item.participant
                 self.connection.execute(
@@ -212,7 +226,7 @@ class _Writing:
     def _decide(self, proposal: Proposal, at: int) -> Answer:
         txid = str(proposal.txid)
         try:
-            ruling = judge(proposal, self._situation(proposal))
+            ruling = judge(proposal, self._situation(proposal.txid, proposal.epoch, proposal.request))
         except (EpochFenced, BelowHorizon, NotTheOwner) as refusal:
             return refusal
         if ruling.basis is Basis.EARLIER:
@@ -223,14 +237,26 @@ class _Writing:
         self.connection.execute(schema.INSERT_DECISION, (txid, decision.kind.value, decision.branch, request_id))
         if request is not None:
             self._attempt(txid, request, claims=claims_request(decision))
-        self._append(Decided(proposal.txid, decision, request, proposal.branches, proposal.reasons), at)
+        self._append(decided_by(proposal, decision), at)
         return ruling
 
-    def _situation(self, proposal: Proposal) -> Situation:
-        existing, _ = self._decision(str(proposal.txid))
-        proposer = self._epoch(proposal.epoch)
-        owner = proposer if proposal.txid.epoch == proposal.epoch else self._epoch(proposal.txid.epoch)
-        return Situation(existing, proposer, owner, self._holder(proposal.request))
+    def _turn(self, turned: Turned, proposer: Epoch, at: int) -> Answer:
+        try:
+            judge_turn(turned, proposer, self._situation(turned.txid, proposer, None))
+        except (EpochFenced, NotTheOwner, ValueError) as refusal:
+            return refusal
+        txid = str(turned.txid)
+        already = self.connection.execute(schema.HAS_TURNED, (txid,)).fetchone() is not None
+        if not already and turned.txid not in self.turned:
+            self.turned.add(turned.txid)
+            self._append(turned, at)
+        return None
+
+    def _situation(self, txid: Txid, proposed_by: Epoch, request: RequestRef | None) -> Situation:
+        existing, _ = self._decision(str(txid))
+        proposer = self._epoch(proposed_by)
+        owner = proposer if txid.epoch == proposed_by else self._epoch(txid.epoch)
+        return Situation(existing, proposer, owner, self._holder(request))
 
     def _decision(self, txid: str) -> tuple[Decision | None, str | None]:
         row = self.connection.execute(schema.SELECT_DECISION, (txid,)).fetchone()

@@ -11,11 +11,13 @@ from typing import Final
 
 
 class DecisionKind(Enum):
-    """The three values of R5."""
+    """The three values of R5, and the start of a saga, which is as write-once as they are: how a saga ends, the ledgers
+    of its steps decide."""
 
     COMMIT = "commit"
     ABORT = "abort"
     DELEGATED = "delegated"
+    SAGA = "saga"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Decision:
 
 COMMIT: Final = Decision(DecisionKind.COMMIT)
 ABORT: Final = Decision(DecisionKind.ABORT)
+SAGA: Final = Decision(DecisionKind.SAGA)
 
 
 def delegated(branch: int) -> Decision:
@@ -66,11 +69,12 @@ class Ending(Enum):
 
 
 def contradicts(decision: Decision, ending: Ending) -> bool:
-    """Whether a branch that ended so is a heuristic outcome under this decision (R11). A delegated one never is."""
+    """Whether a branch that ended so is a heuristic outcome under this decision (R11). A delegated one never is, and no
+    step of a saga."""
     match decision.kind:
         case DecisionKind.COMMIT:
             return ending is not Ending.APPLIED
         case DecisionKind.ABORT:
             return ending not in (Ending.ABORTED, Ending.REFUSED)
-        case DecisionKind.DELEGATED:
+        case DecisionKind.DELEGATED | DecisionKind.SAGA:
             return ending is Ending.LOST

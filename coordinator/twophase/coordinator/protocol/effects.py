@@ -80,6 +80,34 @@ class End:
     committed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class SendStep:
+    """Have the step of a saga done, until it is answered. `must_succeed`: it is past the pivot, and tried for ever."""
+
+    step: int
+    must_succeed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SendAsk:
+    """Ask the step how it ended, barring it if it did not, until it answers."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendCompensation:
+    """Have the step undone, or barred, until it is."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Record that the saga goes back from here. A refusal or tombstone of the pivot, or before it, is durable."""
+
+
 Effect: TypeAlias = (
     SendPrepare | SendApply | SendCommit | SendAbort | SendSettle | Propose | TellDecided | TellUnreached | Alarm | End
 )
+SagaEffect: TypeAlias = Propose | SendStep | SendAsk | SendCompensation | Turn | TellDecided | TellUnreached | End

@@ -1,4 +1,4 @@
-"""What can happen to a transaction: the events the machines take.
+"""What can happen to a transaction: the events the machines take. A saga's step is a branch like any other.
 
 Lives here: the events. Must not live here: what they lead to.
 """
@@ -58,4 +58,24 @@ class Unreached:
     branch: int
 
 
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    """A step of a saga was refused as often as it may be tried; no row says so, and it may yet be under way."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """The journal's answer: the turn of the saga is durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compensated:
+    """A step is undone, or proven to have nothing to undo, by the participant's own word or a person's."""
+
+    step: int
+
+
 Event: TypeAlias = Voted | DeadlinePassed | RollbackAsked | Ruled | ApplyLost | Finished | Unreached
+SagaEvent: TypeAlias = Ruled | Finished | GaveUp | DeadlinePassed | RollbackAsked | Turned | Compensated | Unreached

@@ -92,8 +92,8 @@ def _verdict(seen: Seen[T], live: Set[T], decision: Decision | None, owner: Owne
                 return Verdict.FINISH_COMMIT
             case DecisionKind.ABORT:
                 return Verdict.FINISH_ABORT
-            case DecisionKind.DELEGATED:
-                # Its readers prepared nothing, and the delegate commits at once: this branch should not be here.
+            case DecisionKind.DELEGATED | DecisionKind.SAGA:
+                # Its readers prepared nothing, and the delegate, or a step, commits at once: this should not be here.
                 return Verdict.ASK
             case _:
                 assert_never(decision.kind)
