@@ -38,8 +38,8 @@ from twophase.participant.outcomes import (
     StillRunning,
     Tombstoned,
 )
-from twophase.participant.requests import DEADLINE_CAP
 from twophase.participant.service import ParticipantService
+from twophase.participant.work import DEADLINE_CAP
 from twophase.v1 import participant_pb2, participant_pb2_grpc, types_pb2
 
 JOURNAL = "0123456789abcdef"

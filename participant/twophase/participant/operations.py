@@ -1,30 +1,33 @@
 """What a service declares: a participant and its operations, with the types they take and return.
 
-Lives here: the decorator, its checks at import time, and the way from a branch's operations to what was declared. Must
-not live here: how they are run (`bound`, `resource`), gRPC (`service`), the reading of payloads (`payloads`).
+Lives here: the decorators, and the way from a branch's operations to what was declared. Must not live here: the checks
+of functions (`declarations`), how they are run (`bound`, `resource`), gRPC (`service`), the reading of payloads
+(`payloads`).
 """
 
 from __future__ import annotations
 
-import inspect
 import types
-import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeVar, overload
 
-import psycopg
-
-from twophase.contract.names import InvalidName, check_operation_name, check_participant_name
+from twophase.contract.names import InvalidName, check_participant_name
 from twophase.contract.text import shorten
-from twophase.participant.bound import BoundOperation, BoundWork, OperationSpec
-from twophase.participant.errors import DeclarationError, PayloadError, UnknownOperation
-from twophase.participant.payloads import NOTHING, PayloadType, Undeclared, payload_type_of, type_name
+from twophase.participant.bound import (
+    BoundCompensation,
+    BoundOperation,
+    BoundUndo,
+    BoundWork,
+    MisfitWork,
+    OperationSpec,
+)
+from twophase.participant.declarations import compensation_of, keyword, operation_of
+from twophase.participant.errors import DeclarationError, ParticipantError, UnknownOperation
+from twophase.participant.retry import Retry
 from twophase.v1 import participant_pb2, types_pb2
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_EXAMPLE: Final = "def charge(connection: psycopg.Connection, order: Charge) -> None"
-_POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Participant:
@@ -65,10 +68,25 @@ class Participant:
     def operation(self, function: F, /) -> F: ...
 
     @overload
-    def operation(self, /, *, name: str | None = None, read_only: bool = False) -> Callable[[F], F]: ...
+    def operation(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        read_only: bool = False,
+        retry: Retry | None = None,
+        deadline: float | None = None,
+    ) -> Callable[[F], F]: ...
 
     def operation(
-        self, function: Callable[..., Any] | None = None, /, *, name: str | None = None, read_only: bool = False
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        read_only: bool = False,
+        retry: Retry | None = None,
+        deadline: float | None = None,
     ) -> Callable[..., Any]:
         """Declares a function as an operation, and returns it unchanged.
 
@@ -81,38 +99,126 @@ class Participant:
         `name` is the function's name unless given. `read_only` promises that it writes nothing: a branch of such
         operations runs READ ONLY and takes no part in the second phase.
 
+        The rest is for sagas, of which an operation is a step. `deadline` is how long one attempt may take, its
+        compensation's attempts included, in seconds: 10 unless given, and at most 60. `retry` is how it is tried again
+        after a refusal that is retryable: `Retry()` unless given.
+
         Raises `DeclarationError`, whose message says what to write instead.
         """
 
         def declare(declared: F) -> F:
-            spec = _specify(declared, name, read_only=read_only)
-            self._add(spec)
+            self._add(operation_of(declared, name, read_only=read_only, retry=retry, deadline=deadline))
             return declared
 
         return declare if function is None else declare(function)
+
+    def compensation(self, operation: Callable[..., Any] | str, /) -> Callable[[F], F]:
+        """Declares a function as what undoes an operation in a saga, and returns it unchanged.
+
+            @inventory.compensation(reserve)
+            def release(connection: psycopg.Connection, order: Reserve, reserved: Reserved) -> None: ...
+
+        `operation` is the operation's function, or its name. The compensation gets a connection inside a local
+        transaction of its own, then the payload that the operation was given (if that takes one), then, if it has a
+        further parameter, what the operation returned, as the ledger kept it. It is called only for work that was
+        committed, and it is committed once; what it returns does not matter. It is no operation: nobody can call it by
+        name.
+
+        A compensation cannot refuse for good. Whatever it raises, it is tried again, with the pauses of the operation's
+        `retry`, until it is done; operators see it after as many failures as that has attempts.
+
+        Raises `DeclarationError`, whose message says what to write instead.
+        """
+
+        def declare(declared: F) -> F:
+            spec = self._declared(operation)
+            self._operations[spec.name] = replace(spec, compensation=compensation_of(declared, spec))
+            return declared
+
+        return declare
 
     def bind(self, operations: Iterable[participant_pb2.BranchOperation]) -> BoundWork:
         """Reads every payload of a branch, before any business code runs.
 
         Raises `UnknownOperation` or `PayloadError`, whose messages name the operation.
         """
-        return BoundWork(tuple(self._bind(operation.name, operation.payload) for operation in operations))
+        bound = []
+        for operation in operations:
+            spec = self._spec(operation.name)
+            bound.append(BoundOperation(spec, spec.bind(operation.payload)))
+        return BoundWork(tuple(bound))
 
-    def _bind(self, name: str, payload: types_pb2.Payload) -> BoundOperation:
+    def undo(
+        self, operations: Sequence[participant_pb2.BranchOperation], results: Sequence[types_pb2.Payload]
+    ) -> BoundUndo | MisfitWork:
+        """The compensations of a branch, the last operation's first, with what its operations were given and returned.
+
+        Nothing undoes what only reads. What cannot be bound becomes work that raises why (`UnknownOperation`,
+        `PayloadError`), so that it is refused like any other compensation that fails.
+        """
+        try:
+            return BoundUndo(self._bind_undo(operations, results), asynchronous=self.asynchronous)
+        except ParticipantError as error:
+            return MisfitWork(error, asynchronous=self.asynchronous)
+
+    def _bind_undo(
+        self, operations: Sequence[participant_pb2.BranchOperation], results: Sequence[types_pb2.Payload]
+    ) -> tuple[BoundCompensation, ...]:
+        if len(operations) != len(results):
+            raise ParticipantError(
+                f"the ledger has {len(results)} results of the branch, and {len(operations)} operations are to be"
+                " undone; send those that were applied under its name"
+            )
+        undone = []
+        for operation, result in zip(operations, results, strict=True):
+            spec = self._spec(operation.name)
+            if spec.read_only:
+                continue
+            compensation = spec.compensation
+            if compensation is None:
+                raise UnknownOperation(
+                    f"operation '{spec.name}' of participant '{self.name}' was applied as a step of a saga, and has no"
+                    f" compensation; declare one: @compensation({spec.function.__name__})",
+                    operation=spec.name,
+                )
+            kept = result if compensation.takes_result else None
+            undone.append(BoundCompensation(spec, compensation.function, spec.bind(operation.payload), kept))
+        return tuple(reversed(undone))
+
+    def _spec(self, name: str) -> OperationSpec:
         spec = self._operations.get(name)
         if spec is None:
-            offered = ", ".join(self._operations) or "none"
             raise UnknownOperation(
-                f"participant '{self.name}' has no operation '{shorten(name)}'; it has {offered}", operation=name
+                f"participant '{self.name}' has no operation '{shorten(name)}'; it has {self._offered()}",
+                operation=name,
             )
-        nothing_given = payload.WhichOneof("content") is None
-        if nothing_given and spec.optional:
-            return BoundOperation(spec, ())
-        try:
-            value = spec.payload.decode(payload)
-        except PayloadError as error:
-            raise PayloadError(f"operation '{name}' {error}", operation=name) from error
-        return BoundOperation(spec, (value,) if spec.takes_payload else ())
+        return spec
+
+    def _declared(self, operation: Callable[..., Any] | str) -> OperationSpec:
+        """The operation that a compensation names. Raises `DeclarationError`."""
+        if isinstance(operation, str):
+            if operation not in self._operations:
+                raise DeclarationError(
+                    f"participant '{self.name}' has no operation '{shorten(operation)}' to compensate; it has"
+                    f" {self._offered()}; declare it first"
+                )
+            return self._operations[operation]
+        found = [spec for spec in self._operations.values() if spec.function is operation]
+        name = getattr(operation, "__name__", repr(operation))
+        if not found:
+            raise DeclarationError(
+                f"'{name}' is no operation of participant '{self.name}'; it has {self._offered()};"
+                " declare the operation first, and name it: @compensation(charge)"
+            )
+        if len(found) > 1:
+            raise DeclarationError(
+                f"'{name}' is declared as {' and '.join(spec.name for spec in found)}; give the name of the one that is"
+                f' compensated: @compensation("{found[0].name}")'
+            )
+        return found[0]
+
+    def _offered(self) -> str:
+        return ", ".join(self._operations) or "none"
 
     def _add(self, spec: OperationSpec) -> None:
         if spec.name in self._operations:
@@ -123,104 +229,7 @@ class Participant:
         for other in self._operations.values():
             if other.asynchronous != spec.asynchronous:
                 raise DeclarationError(
-                    f"operation '{spec.name}' is declared with {_keyword(spec)} and '{other.name}' with"
-                    f" {_keyword(other)}; declare all operations of participant '{self.name}' the same way"
+                    f"operation '{spec.name}' is declared with {keyword(spec.asynchronous)} and '{other.name}' with"
+                    f" {keyword(other.asynchronous)}; declare all operations of participant '{self.name}' the same way"
                 )
         self._operations[spec.name] = spec
-
-
-def _specify(function: Callable[..., Any], name: str | None, *, read_only: bool) -> OperationSpec:
-    if not inspect.isfunction(function):
-        raise DeclarationError(f"{function!r} is not a function; declare one, such as: {_EXAMPLE}")
-    try:
-        checked = check_operation_name(function.__name__ if name is None else name)
-    except InvalidName as error:
-        raise DeclarationError(f'{error}; give it a name: @operation(name="...")') from error
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise DeclarationError(f"operation '{checked}' is a generator; return the result instead of yielding it")
-    asynchronous = inspect.iscoroutinefunction(function)
-    parameters = _parameters(function, checked)
-    annotations = _annotations(function, checked)
-    _check_connection(parameters[0], annotations, checked, asynchronous=asynchronous)
-    payload: PayloadType = NOTHING
-    optional = False
-    if len(parameters) > 1:
-        second = parameters[1]
-        optional = second.default is not inspect.Parameter.empty
-        if second.name not in annotations:
-            raise DeclarationError(
-                f"parameter '{second.name}' of operation '{checked}' has no type; annotate it, as in: {_EXAMPLE}"
-            )
-        payload = _payload_type(annotations[second.name], f"parameter '{second.name}' of operation '{checked}'")
-    result: PayloadType = Undeclared()
-    if annotations.get("return", Any) is not Any:
-        result = _payload_type(annotations["return"], f"the result of operation '{checked}'")
-    return OperationSpec(
-        name=checked,
-        function=function,
-        read_only=read_only,
-        asynchronous=asynchronous,
-        payload=payload,
-        result=result,
-        takes_payload=len(parameters) > 1,
-        optional=optional,
-    )
-
-
-def _parameters(function: Callable[..., Any], name: str) -> list[inspect.Parameter]:
-    parameters = list(inspect.signature(function).parameters.values())
-    if not parameters:
-        raise DeclarationError(f"operation '{name}' has no parameter for the connection; write: {_EXAMPLE}")
-    for parameter in parameters:
-        if parameter.kind not in _POSITIONAL:
-            raise DeclarationError(
-                f"operation '{name}' has the parameter '{parameter.name}', which cannot be given by position;"
-                f" write: {_EXAMPLE}"
-            )
-    if len(parameters) > 2:
-        raise DeclarationError(
-            f"operation '{name}' has {len(parameters)} parameters, but gets a connection and one payload;"
-            f" put what it takes into a dataclass and write: {_EXAMPLE}"
-        )
-    return parameters
-
-
-def _annotations(function: Callable[..., Any], name: str) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function, include_extras=True)
-    except NameError as error:
-        raise DeclarationError(
-            f"an annotation of operation '{name}' cannot be read: {error}; define or import that name at the top level"
-            " of the module, before the operation and not under TYPE_CHECKING"
-        ) from error
-    except (TypeError, SyntaxError) as error:
-        raise DeclarationError(f"an annotation of operation '{name}' is no type: {error}") from error
-
-
-def _check_connection(
-    parameter: inspect.Parameter, annotations: Mapping[str, Any], name: str, *, asynchronous: bool
-) -> None:
-    annotation = annotations.get(parameter.name, Any)
-    if annotation is Any:
-        return
-    wanted = psycopg.AsyncConnection if asynchronous else psycopg.Connection
-    given = typing.get_origin(annotation) or annotation
-    if isinstance(given, type) and issubclass(wanted, given) and given is not object:
-        return
-    keyword = "async def" if asynchronous else "def"
-    raise DeclarationError(
-        f"the first parameter of operation '{name}', '{parameter.name}', is annotated {type_name(annotation)}, but an"
-        f" operation declared with {keyword} gets a psycopg.{wanted.__name__}; write:"
-        f" {parameter.name}: psycopg.{wanted.__name__}"
-    )
-
-
-def _payload_type(annotation: object, where: str) -> PayloadType:
-    try:
-        return payload_type_of(annotation)
-    except DeclarationError as error:
-        raise DeclarationError(f"{where}: {error}") from error
-
-
-def _keyword(spec: OperationSpec) -> str:
-    return "async def" if spec.asynchronous else "def"

@@ -57,6 +57,10 @@ class PayloadType(Protocol):
         """Writes a result. Raises `ResultError`, whose message is a predicate too."""
         ...
 
+    def restore(self, result: types_pb2.Payload) -> object:
+        """Reads back what `encode` wrote, maybe in an earlier release. Raises `ResultError`, as `encode` does."""
+        ...
+
 
 def payload_type_of(annotation: Any) -> PayloadType:
     """The type that an annotation asks for. Raises `DeclarationError` for what can be neither JSON nor a message."""
@@ -105,6 +109,9 @@ class Nothing:
             raise ResultError(f"is declared to return None and returned {_shown(value)}; annotate what it returns")
         return types_pb2.Payload()
 
+    def restore(self, result: types_pb2.Payload) -> object:
+        return _decoded(self, result)
+
 
 NOTHING: Final = Nothing()
 
@@ -145,6 +152,19 @@ class JsonType:
             reason = " ".join(str(error).split())
             raise ResultError(f"returned {_shown(value)}, which is not {self.expected}: {reason}") from error
 
+    def restore(self, result: types_pb2.Payload) -> object:
+        """Not strictly: the document is the participant's own, and has what its types make of their values. A result
+        is written under the fields' names, even where a payload is read by their aliases."""
+        try:
+            if result.WhichOneof("content") is None:
+                return self.adapter.validate_python(None)
+            if result.WhichOneof("content") == "json":
+                value: object = self.adapter.validate_json(result.json, by_alias=True, by_name=True)
+                return value
+        except pydantic.ValidationError as error:
+            raise ResultError(f"is not {self.expected}: {_told(error)}") from error
+        raise ResultError(f"is {_content(result)}, not {self.expected}")
+
 
 @dataclass(frozen=True, slots=True)
 class MessageType:
@@ -177,6 +197,9 @@ class MessageType:
             raise ResultError(f"is declared to return {self.message_type} and returned {_shown(value)}")
         return _packed(value)
 
+    def restore(self, result: types_pb2.Payload) -> object:
+        return _decoded(self, result)
+
 
 @dataclass(frozen=True, slots=True)
 class Undeclared:
@@ -197,6 +220,16 @@ class Undeclared:
             return types_pb2.Payload(json=_document(pydantic_core.to_jsonable_python(value)))
         except (ValueError, RecursionError) as error:
             raise ResultError(f"returned {_shown(value)}, which is not {self.expected}: {error}") from error
+
+    def restore(self, result: types_pb2.Payload) -> object:
+        return _decoded(self, result)
+
+
+def _decoded(kind: PayloadType, result: types_pb2.Payload) -> object:
+    try:
+        return kind.decode(result)
+    except PayloadError as error:
+        raise ResultError(f"is {_content(result)}, not {kind.expected}: {error}") from error
 
 
 def _packed(value: Message) -> types_pb2.Payload:

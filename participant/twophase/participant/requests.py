@@ -16,13 +16,10 @@ from twophase.contract.names import MAX_SEQUENCE, Epoch, Gid, InvalidName, Txid,
 from twophase.contract.status import Problem
 from twophase.contract.text import shorten
 from twophase.participant.errors import ParticipantError
-from twophase.participant.work import Deadline
+from twophase.participant.work import DEADLINE_CAP, Deadline
 from twophase.v1 import participant_pb2, types_pb2
 
 T = TypeVar("T")
-
-DEADLINE_CAP: Final = 60.0
-"""The most seconds one branch may work, and what it gets where the request does not say."""
 
 _FINGERPRINT_BYTES: Final = 32
 _MAX_POSITION: Final = 2**63 - 1  # the ledger keeps it as a bigint

@@ -17,7 +17,6 @@ from dataclasses import replace
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 from grpc_status import rpc_status
 
 from twophase.contract.names import Epoch
@@ -47,6 +46,7 @@ from twophase.participant.outcomes import (
 )
 from twophase.participant.refusals import refusal_of
 from twophase.participant.resource import ResourceManager
+from twophase.participant.retry import duration
 from twophase.v1 import participant_pb2, participant_pb2_grpc, types_pb2
 
 T = TypeVar("T")
@@ -230,7 +230,7 @@ class ParticipantService(participant_pb2_grpc.ParticipantServicer):
         found = await self._resources.list_prepared(requests.journal_id_of(request.journal_id))
         return participant_pb2.ListPreparedResponse(
             branches=[
-                participant_pb2.PreparedBranch(gid=str(branch.gid), age=_duration(branch.age))
+                participant_pb2.PreparedBranch(gid=str(branch.gid), age=duration(branch.age))
                 for branch in found.branches
             ],
             identity=self._identity(found.identity),
@@ -337,12 +337,6 @@ def _other_name(name: str, asked: str) -> Problem:
 
 def _epoch(epoch: Epoch) -> types_pb2.Epoch:
     return types_pb2.Epoch(number=epoch.number, nonce=epoch.nonce)
-
-
-def _duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromNanoseconds(max(0, int(seconds * 1e9)))
-    return duration
 
 
 def _entry(entry: Entry) -> participant_pb2.LedgerEntry:

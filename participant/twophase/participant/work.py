@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import psycopg
 
@@ -15,6 +15,9 @@ from twophase.v1 import types_pb2
 
 SyncConnection: TypeAlias = psycopg.Connection[Any]
 AsyncConnection: TypeAlias = psycopg.AsyncConnection[Any]
+
+DEADLINE_CAP: Final = 60.0
+"""The most seconds one branch may work, and what it gets where the request does not say."""
 
 
 @dataclass(frozen=True, slots=True)
