@@ -108,8 +108,8 @@ _STANDING_AFTER: Final = MappingProxyType(
 @dataclass(frozen=True, slots=True)
 class State:
     """A saga. `standings` holds (step, standing) in the order of the steps, `unwanted` says that its time is up or its
-    end was asked for, `told` that its outcome was told, `unreached` holds the steps whose answer did not come at the
-    first attempt."""
+    end was asked for, `told` that its outcome was told, `unreached` holds the steps whose compensation was not
+    answered at the first attempt."""
 
     phase: Phase
     graph: Graph
@@ -222,6 +222,8 @@ def _note(state: State, event: SagaEvent) -> State:
             return _stand(state, number, Standing.COMPENSATED)
         case Unreached(number):
             state.standing(number)
+            if state.phase is not Phase.BACKWARD:
+                return state  # nobody is answered sooner because a step, or the question how it ended, is on its way
             return replace(state, unreached=state.unreached | {number})
         case Ruled() | Turned():
             return state
@@ -269,11 +271,6 @@ def can_turn(state: State) -> bool:
     return not state.certain
 
 
-def rest_unreached(state: State) -> bool:
-    """all that is under way is out of reach"""
-    return state.unreached.issuperset(state.steps(Standing.COMPENSATING))
-
-
 # --- actions ----------------------------------------------------------------------------------------------------------
 
 
@@ -293,8 +290,9 @@ def _ask_all(state: State, _: SagaEvent) -> Step:
 
 
 def _ask_it(state: State, event: SagaEvent) -> Step:
-    """ask it"""
-    asked = [event.step] if isinstance(event, GaveUp) and state.standing(event.step) is Standing.RUNNING else []
+    """ask it unless it must succeed"""
+    given_up = {event.step} if isinstance(event, GaveUp) else set()
+    asked = [n for n in state.steps(Standing.RUNNING) if n in given_up and state.graph.may_refuse(n)]
     return _all_stand(state, asked, Standing.ASKED), tuple(SendAsk(number) for number in asked)
 
 
@@ -313,20 +311,21 @@ def _compensate(state: State, _: SagaEvent) -> Step:
 
 
 def _tell_done(state: State, _: SagaEvent) -> Step:
-    """tell that it is done, once that is certain"""
+    """tell the outcome if it is certain"""
     if state.told or not state.certain:
         return state, ()
     return replace(state, told=True), (TellDecided(committed=True),)
 
 
 def _tell_undone(state: State, _: SagaEvent) -> Step:
-    """tell that it is undone"""
+    """tell the outcome"""
     return replace(state, told=True), (TellDecided(committed=False),)
 
 
 def _tell_unreached(state: State, _: SagaEvent) -> Step:
-    """tell who is away"""
-    return state, (TellUnreached(),)
+    """tell who is away if nobody else is under way"""
+    away = state.unreached.issuperset(state.steps(Standing.COMPENSATING))
+    return state, (TellUnreached(),) if away else ()
 
 
 def _end(state: State, _: SagaEvent) -> Step:
@@ -367,8 +366,8 @@ TABLE: Final = (
     Row(Phase.TURNING, Turned, nothing_to_undo, Phase.COMPENSATED, (_tell_undone, _end)),
     Row(Phase.TURNING, Turned, always, Phase.BACKWARD, (_tell_undone, _compensate)),
     Row(Phase.BACKWARD, Compensated, nothing_to_undo, Phase.COMPENSATED, (_end,)),
-    Row(Phase.BACKWARD, Compensated, always, Phase.BACKWARD, (_compensate,)),
+    Row(Phase.BACKWARD, Compensated, always, Phase.BACKWARD, (_compensate, _tell_unreached)),
     Row(Phase.BACKWARD, Finished, nothing_to_undo, Phase.COMPENSATED, (_end,)),
-    Row(Phase.BACKWARD, Finished, always, Phase.BACKWARD, (_compensate,)),
-    Row(Phase.BACKWARD, Unreached, rest_unreached, Phase.BACKWARD, (_tell_unreached,)),
+    Row(Phase.BACKWARD, Finished, always, Phase.BACKWARD, (_compensate, _tell_unreached)),
+    Row(Phase.BACKWARD, Unreached, always, Phase.BACKWARD, (_tell_unreached,)),
 )
