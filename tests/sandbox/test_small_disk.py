@@ -6,6 +6,7 @@ import errno
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from twophase.sandbox import small_disk
 from twophase.sandbox.guardian import Guardian
 from twophase.sandbox.small_disk import NoSmallDisk, SmallDisk
-from twophase.sandbox.syncs import AtSync, NoInjection, wrapper
+from twophase.sandbox.syncs import AtSync, NoInjection, recorder, wrapper
 
 _SYNCING = "import os, sys\nfor n in range(9):\n os.fsync(1); print(n, flush=True)"
 
@@ -78,6 +79,23 @@ def test_the_nth_sync_goes_wrong(tmp_path: Path, what: AtSync, code: int) -> Non
         )
     assert (tmp_path / "out").read_text() == "0\n1\n"
     assert ended.returncode == code
+
+
+def test_syncs_are_recorded_and_take_longer(tmp_path: Path) -> None:
+    try:
+        command = recorder(tmp_path / "trace", ["write"], sync_seconds=0.01)
+    except NoInjection as reason:
+        pytest.skip(str(reason))
+    with (tmp_path / "out").open("w") as out:
+        ended = subprocess.Popen([*command, sys.executable, "-c", _SYNCING], stdout=out)
+    assert ended.wait() == 0
+    end = time.monotonic() + 10
+    while f"{ended.pid} +++ exited with 0 +++" not in " ".join((tmp_path / "trace").read_text().split()):
+        assert time.monotonic() < end
+    lines = (tmp_path / "trace").read_text().splitlines()
+    syncs = [line for line in lines if "sync(" in line]
+    assert len(syncs) == 9
+    assert all("= 0 (DELAYED)" in line for line in syncs)
 
 
 def test_a_machine_without_strace_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
