@@ -121,3 +121,55 @@ async def test_a_crash_during_a_sync_does_not_reach_the_disk() -> None:
     assert await reopened.transaction(txid(journal, 1)) is None
     # What the dead journal waited for has made nothing of the new one's durable.
     assert len(disk.volatile) == 1
+
+
+async def test_r10_what_a_killed_process_has_written_can_be_read_and_is_forced_before_it_counts() -> None:
+    disk = SlowDisk()
+    journal = await MemoryJournal.open(disk)
+    disk.free.clear()
+    deciding = asyncio.create_task(journal.decide(propose(journal, 1)))
+    await settle()
+    disk.kill()
+    disk.free.set()
+    with pytest.raises(JournalFailed, match="killed"):
+        await deciding
+    with pytest.raises(JournalFailed, match="killed"):
+        await journal.transaction(txid(journal, 1))
+    assert disk.volatile, "it is written, and not synced"
+    reopened = await MemoryJournal.open(disk)
+    assert not disk.volatile, "what was read is on disk, with the new epoch"
+    disk.crash()
+    again = await MemoryJournal.open(disk)
+    for later in (again, reopened):
+        assert later.epoch != journal.epoch
+    found = await again.transaction(txid(journal, 1))
+    assert found is not None
+    assert found.decision == COMMIT
+
+
+async def test_r10_what_a_killed_process_has_written_is_lost_if_the_machine_dies_before_it_is_forced() -> None:
+    disk = SlowDisk()
+    journal = await MemoryJournal.open(disk)
+    disk.free.clear()
+    deciding = asyncio.create_task(journal.decide(propose(journal, 1)))
+    await settle()
+    disk.kill()
+    opening = asyncio.create_task(MemoryJournal.open(disk))
+    await settle()
+    assert not opening.done(), "nothing is believed before it is on disk"
+    disk.crash()
+    disk.free.set()
+    for failed in (deciding, opening):
+        with pytest.raises(JournalFailed):
+            await failed
+    reopened = await MemoryJournal.open(disk)
+    assert await reopened.transaction(txid(journal, 1)) is None
+
+
+async def test_a_disk_without_a_journal_can_be_killed() -> None:
+    disk = MemoryDisk()
+    disk.kill()
+    journal = await MemoryJournal.open(disk)
+    await journal.close()
+    disk.kill()
+    await (await MemoryJournal.open(disk)).close()

@@ -18,7 +18,7 @@ from twophase.contract.names import Epoch, Txid
 from twophase.coordinator.engine.links import Links
 from twophase.coordinator.engine.peers import Peer, Peers
 from twophase.coordinator.engine.tasks import Tasks
-from twophase.coordinator.journal.events import BranchRef, Decided, Event
+from twophase.coordinator.journal.events import BranchRef, Event
 from twophase.coordinator.journal.port import (
     Basis,
     EpochFenced,
@@ -28,7 +28,7 @@ from twophase.coordinator.journal.port import (
     Proposal,
     Ruling,
 )
-from twophase.coordinator.journal.rules import needs_force
+from twophase.coordinator.journal.rules import decided_by, needs_force
 from twophase.coordinator.protocol.decisions import Decision
 from twophase.v1 import participant_pb2, types_pb2
 
@@ -121,7 +121,7 @@ class Coordinator:
             return False
         stage.sights.add(pending.ruling.basis)
         if pending.ruling.basis is not Basis.EARLIER:
-            stage.disk.write(_decided(pending.proposal, pending.ruling))
+            stage.disk.write(decided_by(pending.proposal, pending.ruling.decision))
         if needs_force(pending.ruling.decision) or pending.ruling.claimed_by is not None:
             return True
         self.answered(pending, Arrow.SENT)
@@ -251,10 +251,6 @@ class Coordinator:
     def alarm(self, what: str) -> None:
         """It raises an alarm."""
         self.stage.board.alarm(self.name, what)
-
-
-def _decided(proposal: Proposal, ruling: Ruling) -> Event:
-    return Decided(proposal.txid, ruling.decision, proposal.request, proposal.branches, proposal.reasons)
 
 
 def _record(there: Participant) -> ParticipantRecord:
