@@ -103,6 +103,16 @@ def test_what_cannot_be_is_refused_with_its_place_and_why(tmp_path: Path, comman
     assert str(caught.value).startswith(f"small.txt:12: {why}")
 
 
+@pytest.mark.parametrize(("plan", "vote"), [("stock reads", "yes"), ("stock, money", "read-only")])
+def test_a_vote_that_the_branch_cannot_give_must_be_said_to_be_wrong(tmp_path: Path, plan: str, vote: str) -> None:
+    text = f"participants: stock, money\none starts\nalice executes: {plan}\n"
+    path = tmp_path / "small.txt"
+    path.write_text(text, encoding="utf-8")
+    write_anew(path)
+    with pytest.raises(Wrong, match=f"stock cannot vote {vote} here"):
+        checked(tmp_path, f"{path.read_text(encoding='utf-8')}stock votes {vote}\n")
+
+
 def test_who_is_frozen_or_dead_does_nothing(tmp_path: Path) -> None:
     for how in ("freezes", "dies"):
         text = SMALL[: SMALL.index("alice")] + f"one {how}\n" + ("    one      [dead]\n" if how == "dies" else "")

@@ -56,14 +56,23 @@ def the_answer_is_lost(stage: Stage, who: str, sender: str | None, tx: str | Non
     stage.unanswered(answer.request)
 
 
-@BOOK.phrase("{who} prepares[ {tx}] although it only reads")
-def prepares_although_it_only_reads(stage: Stage, who: str, tx: str | None) -> None:
-    """A foreign participant keeps a branch that has nothing to commit, and votes read-only all the same."""
-    there = stage.participant(who)
-    request = stage.wire.request(who, "prepare", tx=tx, sender=None)
+@BOOK.phrase("{who} wrongly votes {vote}[ on {tx}]")
+def wrongly_votes(stage: Stage, who: str, vote: str, tx: str | None) -> None:
+    """A foreign participant votes as its branch cannot, and has not done what that vote says."""
+    _votes_wrongly(stage, who, vote, tx)
+
+
+@BOOK.phrase("{who} wrongly prepares[ {tx}] and votes {vote}")
+def wrongly_prepares(stage: Stage, who: str, tx: str | None, vote: str) -> None:
+    """A foreign participant keeps a branch that only reads."""
+    stage.participant(who).keep_wrongly(stage.transaction(tx))
+    _votes_wrongly(stage, who, vote, tx)
+
+
+def _votes_wrongly(stage: Stage, who: str, vote: str, tx: str | None) -> None:
+    there, request = stage.participant(who), stage.wire.request(who, "prepare", tx=tx, sender=None)
     stage.wire.requests.remove(request)
-    there.keep_wrongly(request.of)
-    stage.say(there, request, "read-only")
+    stage.say(there, request, vote)
     stage.hear(stage.wire.answer(who, tx=tx, sender=None))
 
 

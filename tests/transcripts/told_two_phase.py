@@ -69,6 +69,9 @@ def votes(stage: Stage, who: str, vote: str, tx: str | None) -> None:
     """Prepare arrives, the work is done, the vote arrives. The ledger may make another vote of it."""
     if vote not in _BUSINESS:
         raise Impossible(f"nobody votes {vote!r}: say yes, no or read-only")
+    of = stage.wire.request(who, "prepare", tx=tx, sender=None).of
+    if vote == ("yes" if of.branch_at(who) in of.reads else "read-only"):
+        raise Impossible(f"{who} cannot vote {vote} here; if it does all the same, say that it does so wrongly")
     _works(stage, who, "prepare", tx, business=_BUSINESS[vote])
 
 
