@@ -56,7 +56,7 @@ class Place:
             engine._around,
             engine._live,
             LIMITS,
-            next_sequence=lambda: engine._last_sequence + 1,
+            next_sequence=lambda: engine._starting.next_sequence,
             clock=self.clock,
             monotonic=lambda: self.ticks,
         )
@@ -285,7 +285,7 @@ async def test_r10_on_a_full_disk_and_while_it_stops_nothing_is_written_that_can
             engine._around,
             engine._live,
             LIMITS,
-            next_sequence=lambda: engine._last_sequence + 1,
+            next_sequence=lambda: engine._starting.next_sequence,
             paused=lambda: paused,
             clock=place.clock,
             monotonic=lambda: place.ticks,

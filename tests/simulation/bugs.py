@@ -18,8 +18,9 @@ from simulation.world import CALM, FAILED_OVER, MEDDLED, Setting, Transfer, Worl
 from twophase.contract.names import Epoch
 from twophase.coordinator.engine import peers, supervisor
 from twophase.coordinator.engine.api import NeverSeen, Submission
-from twophase.coordinator.engine.running import Part, Running
+from twophase.coordinator.engine.running import Running
 from twophase.coordinator.engine.supervisor import Supervisor
+from twophase.coordinator.engine.underway import Part
 from twophase.coordinator.journal.memory import MemoryJournal
 from twophase.coordinator.protocol.decisions import ABORT, Decision, Ending, Vote
 from twophase.coordinator.protocol.events import ApplyLost, Event, Finished, Ruled

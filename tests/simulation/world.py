@@ -233,7 +233,7 @@ class World:
             match answer.outcome:
                 case Outcome.COMMITTED:
                     return Told.OK
-                case Outcome.ABORTED:
+                case Outcome.ABORTED | Outcome.COMPENSATED:
                     if not any(reason.retryable for reason in answer.reasons) or attempt == 3:
                         return Told.FAILED
                     attempt += 1

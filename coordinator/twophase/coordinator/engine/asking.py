@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from twophase.contract.names import Gid, InvalidName, Txid
 from twophase.coordinator.engine.links import LinkLost, LinkRejected
 from twophase.coordinator.engine.peers import Peer
-from twophase.coordinator.engine.running import Surroundings
+from twophase.coordinator.engine.underway import Surroundings
 from twophase.coordinator.journal.events import BranchRef
 from twophase.coordinator.protocol.decisions import Ending
 from twophase.coordinator.protocol.evidence import Sign

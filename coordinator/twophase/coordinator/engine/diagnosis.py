@@ -17,7 +17,7 @@ from twophase.coordinator.engine.api import Limits, Rejected
 from twophase.coordinator.engine.links import LinkLost, NotOffered
 from twophase.coordinator.engine.live import Live
 from twophase.coordinator.engine.peers import Peer
-from twophase.coordinator.engine.running import Surroundings
+from twophase.coordinator.engine.underway import Surroundings
 from twophase.coordinator.journal.port import OnDisk, ParticipantRecord
 from twophase.v1 import participant_pb2, types_pb2
 
@@ -156,7 +156,7 @@ async def _unfinished(around: Surroundings, live: Live) -> types_pb2.Check:
             part.peer.name
             for running in live
             for part in running.parts.values()
-            if part.attempts and part.number in running.state.open
+            if part.attempts and part.number in running.open
         }
     )
     finding = f"decided and not finished everywhere yet: {len(unfinished)}"

@@ -1,29 +1,29 @@
 """The engine's face: transactions go in, answers come out.
 
-Lives here: admission (R6: request ids, attempts, epochs; known participants and operations), who waits for what, start
-and stop. Must not live here: what a transaction does (`running`), recovery (`supervisor`), gRPC.
+Lives here: admission (R6: request ids, attempts, epochs), who waits for what, start and stop. Must not live here: how
+a transaction begins (`starting`) and what it does (`running`, `saga`), recovery (`supervisor`), gRPC.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 from twophase.contract.crashpoints import CrashPoint, reach
-from twophase.contract.names import MAX_SEQUENCE, Txid
-from twophase.coordinator.engine import reasons, rejections
+from twophase.contract.names import Txid
+from twophase.coordinator.engine import dead_letters, reasons, rejections
 from twophase.coordinator.engine.api import (
     DEFAULT_LIMITS,
     Answer,
-    Call,
+    DeadLetter,
     Limits,
     Outcome,
     Rejected,
+    Resolution,
     Result,
     Submission,
     View,
@@ -33,9 +33,9 @@ from twophase.coordinator.engine.api import (
 from twophase.coordinator.engine.diagnosis import Diagnosis, diagnose
 from twophase.coordinator.engine.fingerprints import request_fingerprint
 from twophase.coordinator.engine.indoubt import Survey, survey
-from twophase.coordinator.engine.links import LinkLost, Links
+from twophase.coordinator.engine.links import Links
 from twophase.coordinator.engine.live import Live
-from twophase.coordinator.engine.peers import Peer, Peers
+from twophase.coordinator.engine.peers import Peers
 from twophase.coordinator.engine.pruning import Pruner
 from twophase.coordinator.engine.recorded import (
     answer_of,
@@ -45,18 +45,15 @@ from twophase.coordinator.engine.recorded import (
     view_at,
     view_of,
 )
-from twophase.coordinator.engine.running import Part, Running, Surroundings
+from twophase.coordinator.engine.starting import Starting
 from twophase.coordinator.engine.supervisor import Supervisor
 from twophase.coordinator.engine.tasks import Tasks
-from twophase.coordinator.journal.events import Reason, RequestRef, TransactionRecord
+from twophase.coordinator.engine.underway import Surroundings, Underway
+from twophase.coordinator.journal.events import Reason, TransactionRecord
 from twophase.coordinator.journal.port import Journal
 from twophase.coordinator.protocol.decisions import ABORT
-from twophase.coordinator.protocol.twophase import Phase
-from twophase.v1 import participant_pb2
 
 _log = logging.getLogger(__name__)
-
-Offers: TypeAlias = Mapping[str, participant_pb2.OperationDescription]
 
 _ANSWER_GRACE = 1.0  # seconds after the deadline in which what is decided may still become applied before the answer
 _STOP_SECONDS = 1.0  # how long the rollbacks of a stopping coordinator are waited for
@@ -78,22 +75,21 @@ class Engine:
         self._tasks = Tasks()
         self._peers = Peers(journal, links, self._tasks)
         self._around = Surroundings(journal, self._peers, self._tasks)
-        self._sequence = itertools.count(1)
-        self._last_sequence = 0
         self._live = Live(self._tasks)
-        self._admissions: dict[str, asyncio.Future[Running | None]] = {}
+        self._starting = Starting(self._around, self._live, limits, check=self._refuse_new)
+        self._admissions: dict[str, asyncio.Future[Underway | None]] = {}
         self._supervisor = Supervisor(self._around, self._live, sweep_every=sweep_every)
         self._pruner = Pruner(
             self._around,
             self._live,
             limits,
-            next_sequence=lambda: self._last_sequence + 1,
+            next_sequence=lambda: self._starting.next_sequence,
             paused=lambda: self._stopping or self.refusal is not None,
         )
         self.refusal: Rejected | None = None
         self._stopping = False
         self._patience: set[asyncio.Timeout] = set()
-        self._peers.quarantine.on_proof(lambda: self._roll_back_voting(reasons.quarantined()))
+        self._peers.quarantine.on_proof(lambda: self._stop_all(reasons.quarantined()))
 
     @property
     def quarantine(self) -> str:
@@ -120,7 +116,7 @@ class Engine:
         """
         self._stopping = True
         await self._all_ended(grace)
-        self._roll_back_voting(reasons.stopping())
+        self._stop_all(reasons.stopping())
         await self._all_ended(_STOP_SECONDS)
         for patience in (each for each in self._patience if not each.expired()):
             patience.reschedule(0)
@@ -173,50 +169,67 @@ class Engine:
         """How the coordinator, its journal and every participant are; takes seconds if a participant is away."""
         return await diagnose(self._around, self._live, self.limits, self.refusal)
 
+    async def dead_letters(self) -> tuple[DeadLetter, ...]:
+        """What sagas have failed at so often that somebody must look, those of the oldest saga first."""
+        return await dead_letters.dead_letters(self.journal)
+
+    async def retry_dead_letter(self, txid: Txid, step: str) -> None:
+        """Tries one again at once. Raises `Rejected`."""
+        await dead_letters.retry(self._live, self.journal, txid, step)
+
+    async def resolve_dead_letter(
+        self, txid: Txid, step: str, *, actor: str, reason: str, even_if_away: bool
+    ) -> Resolution:
+        """Takes one for done, by a person's word, durably. Raises `Rejected`; then nothing was recorded."""
+        letter = (txid, step)
+        return await dead_letters.resolve(
+            self._around, self._live, letter, actor=actor, reason=reason, even_if_away=even_if_away
+        )
+
     async def execute(self, submission: Submission) -> Answer:
         """Runs a transaction, or joins or recalls the one that runs or ran for the same request (R6).
 
         Raises `Rejected`; nothing was started then. A cancelled call cancels nothing of a transaction that began.
         """
-        fingerprint = request_fingerprint(submission.calls)
+        fingerprint = request_fingerprint(submission.calls, submission.protocol)
         arrived = asyncio.get_running_loop().time()
         while True:
             self._refuse_if_stopping()
             admission = self._admissions.get(submission.request_id)
             if admission is None:
-                found: Running | Answer | None = await self._admit(submission, fingerprint)
+                found: Underway | Answer | None = await self._admit(submission, fingerprint)
             else:
                 running = await asyncio.shield(admission)
                 found = await self._join(running, submission, fingerprint) if running is not None else None
             match found:
                 case Answer():
                     return found
-                case Running():
+                case Underway():
                     answer = await self._answer(found, submission, arrived + submission.deadline)
                     if found.claimed_by is None:
                         return answer
                 case None:
-                    continue
+                    await asyncio.sleep(0)  # the admission that is over takes itself away at its turn of the loop
 
     # --- admission (R6) -----------------------------------------------------------------------------------------------
 
-    async def _admit(self, submission: Submission, fingerprint: bytes) -> Running | Answer:
+    async def _admit(self, submission: Submission, fingerprint: bytes) -> Underway | Answer:
         """The first copy of a request comes through here; others that come meanwhile wait for what it finds."""
         key = submission.request_id
         admission = self._admissions[key] = asyncio.get_running_loop().create_future()
-        running: Running | None = None
+        running: Underway | None = None
         try:
-            found = await self._recall(submission, fingerprint) or await self._start(submission, fingerprint)
-            running = found if isinstance(found, Running) else None
+            found = await self._recall(submission, fingerprint) or await self._starting.start(submission, fingerprint)
+            running = found if isinstance(found, Underway) else None
             return found
         finally:
             admission.set_result(running)
-            if running is None or running.decided.done():
+            if running is None or running.released.done():
                 del self._admissions[key]
             else:
-                running.decided.add_done_callback(lambda _: self._admissions.pop(key, None))
+                running.released.add_done_callback(lambda _: self._admissions.pop(key, None))
 
-    async def _join(self, running: Running, submission: Submission, fingerprint: bytes) -> Running | Answer | None:
+    async def _join(self, running: Underway, submission: Submission, fingerprint: bytes) -> Underway | Answer | None:
         """What a copy of a request that is running gets; None to look again."""
         request = running.request
         if request is None or request.fingerprint != fingerprint:
@@ -227,12 +240,12 @@ class Engine:
             return answer_of_earlier(submission.attempt, latest=request.attempt)
         try:
             async with self._patient(until=None):
-                committed = await asyncio.shield(running.decided)
+                held = await asyncio.shield(running.released)
         except TimeoutError:
             raise rejections.stopping() from None
-        return running if committed else None
+        return running if held else None
 
-    async def _recall(self, submission: Submission, fingerprint: bytes) -> Running | Answer | None:
+    async def _recall(self, submission: Submission, fingerprint: bytes) -> Underway | Answer | None:
         """What the journal says of the request; None if this attempt may run."""
         record = await self.journal.request(submission.request_id)
         if record is not None and record.request is not None:
@@ -240,7 +253,12 @@ class Engine:
             if holds_its_id(record):
                 if not same:
                     raise rejections.request_id_reused(submission.request_id)
-                return self._live.get(record.txid) or await self._recorded(record, submission)
+                running = self._live.get(record.txid)
+                if running is None:
+                    return await self._recorded(record, submission)
+                if submission.attempt <= record.request.attempt or await self._holds(running, submission):
+                    return running
+                return await self._recall(submission, fingerprint)
             if record.decision is None and record.committed is None and self._peers.quarantine.doubts(record.txid):
                 return answer_of(record, attempt=submission.attempt)
             if record.decision == ABORT or record.committed is False:
@@ -254,81 +272,21 @@ class Engine:
             return Answer(Outcome.NOT_SEEN, None, submission.attempt)
         return None
 
+    async def _holds(self, running: Underway, submission: Submission) -> bool:
+        """Whether a transaction under way keeps its request id from a later attempt, for good or for too long."""
+        until = asyncio.get_running_loop().time() + submission.deadline
+        try:
+            async with self._patient(until=until):
+                return await asyncio.shield(running.released)
+        except TimeoutError:
+            return True
+
     async def _recorded(self, record: TransactionRecord, submission: Submission) -> Answer:
         results: tuple[Result, ...] = ()
         if record.committed:
             journal_id = self.journal.journal_id
             results = await results_of(record, submission.calls, self._peers, journal_id=journal_id)
         return answer_of(record, attempt=submission.attempt, results=results)
-
-    async def _start(self, submission: Submission, fingerprint: bytes) -> Running:
-        """Checks what can be checked before anything is sent, and begins. Raises `Rejected`."""
-        loop = asyncio.get_running_loop()
-        arrived = loop.time()
-        self._refuse_new()
-        if len(self._live) >= self.limits.running:
-            raise rejections.full(len(self._live), self.limits.running)
-        groups: dict[str, list[tuple[int, Call]]] = {}
-        for index, call in enumerate(submission.calls):
-            groups.setdefault(call.participant, []).append((index, call))
-        peers = [self._known(name, group[0][0]) for name, group in groups.items()]
-        answers = await asyncio.gather(*(self._offered(peer, within=submission.deadline) for peer in peers))
-        away: Reason | None = None
-        parts = []
-        for number, (peer, offered, group) in enumerate(zip(peers, answers, groups.values(), strict=True)):
-            if isinstance(offered, LinkLost):
-                away = away or reasons.unreachable(peer.name, str(offered))
-                continue
-            described = [await self._checked(peer, offered, index, call) for index, call in group]
-            calls = tuple(call for _, call in group)
-            parts.append(Part(number, peer, calls, read_only=all(one.read_only for one in described)))
-        self._refuse_new()
-        request = RequestRef(submission.request_id, submission.attempt, fingerprint)
-        running = Running(self._around, self._next_txid(), request, tuple(parts))
-        self._live.add(running)
-        left = submission.deadline - (loop.time() - arrived)
-        if away is not None:
-            running.refuse(away)
-        elif left <= 0:
-            running.refuse(reasons.deadline(submission.deadline, tuple(groups)))
-        else:
-            running.begin(deadline=left)
-        return running
-
-    def _next_txid(self) -> Txid:
-        sequence = self._last_sequence = next(self._sequence)
-        if sequence >= MAX_SEQUENCE:
-            raise RuntimeError(f"epoch {self.journal.epoch} has given out all its {MAX_SEQUENCE} transactions; restart")
-        return Txid(self.journal.epoch, sequence)
-
-    def _known(self, name: str, index: int) -> Peer:
-        peer = self._peers.get(name)
-        if peer is None:
-            raise rejections.unknown_participant(index, name)
-        return peer
-
-    async def _offered(self, peer: Peer, *, within: float) -> Offers | LinkLost:
-        try:
-            return await self._peers.ready(peer, within=within)
-        except LinkLost as error:
-            return error
-
-    async def _checked(
-        self, peer: Peer, offered: Offers, index: int, call: Call
-    ) -> participant_pb2.OperationDescription:
-        described = offered.get(call.operation)
-        if described is None:
-            try:  # it may have been deployed anew since it shook hands
-                await self._peers.greet(peer)
-            except LinkLost:
-                pass
-            else:
-                offered = peer.operations or {}
-                described = offered.get(call.operation)
-        if described is None:
-            raise rejections.unknown_operation(index, call, sorted(offered))
-        rejections.refuse_another_type(described, index, call)
-        return described
 
     def _refuse_if_stopping(self) -> None:
         if self._stopping:
@@ -341,14 +299,13 @@ class Engine:
         if self.refusal is not None:
             raise self.refusal
 
-    def _roll_back_voting(self, reason: Reason) -> None:
+    def _stop_all(self, reason: Reason) -> None:
         for running in self._live:
-            if running.state.phase is Phase.VOTING:
-                running.roll_back(reason)
+            running.stop(reason)
 
     # --- answering ----------------------------------------------------------------------------------------------------
 
-    async def _answer(self, running: Running, submission: Submission, answer_by: float) -> Answer:
+    async def _answer(self, running: Underway, submission: Submission, answer_by: float) -> Answer:
         """Waits as the submission asks. The transaction goes on whether or not somebody waits (R13)."""
         request = running.request
         attempt = request.attempt if request is not None else submission.attempt
@@ -365,7 +322,7 @@ class Engine:
         if running.resumed and (record := await self.journal.transaction(running.txid)) is not None:
             return await self._recorded(record, submission)
         return Answer(
-            outcome=Outcome.COMMITTED if committed else Outcome.ABORTED,
+            outcome=running.outcome,
             txid=running.txid,
             attempt=attempt,
             applied=running.ended.is_set(),

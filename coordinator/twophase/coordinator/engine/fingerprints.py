@@ -11,15 +11,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from twophase.coordinator.engine.api import Call
+from twophase.coordinator.engine.api import Call, Protocol
 
 
-def request_fingerprint(calls: Iterable[Call]) -> bytes:
-    """32 bytes over all operations of a request, in order."""
+def request_fingerprint(calls: Iterable[Call], protocol: Protocol = Protocol.TWO_PHASE) -> bytes:
+    """32 bytes over all operations of a request, in order, and for a saga over its shape."""
     digest = hashlib.sha256()
     for call in calls:
         _add(digest, call.participant.encode())
         _add_work(digest, call)
+        if protocol is Protocol.SAGA:
+            after = ",".join(map(str, call.after))
+            _add(digest, b"saga", call.step.encode(), after.encode(), b"pivot" if call.pivot else b"")
     return digest.digest()
 
 

@@ -18,10 +18,11 @@ from twophase.contract.names import Gid, InvalidName, Txid
 from twophase.coordinator.engine.links import LinkLost, NotOffered
 from twophase.coordinator.engine.live import Live
 from twophase.coordinator.engine.peers import Peer
-from twophase.coordinator.engine.running import Running, Surroundings
+from twophase.coordinator.engine.running import Running
+from twophase.coordinator.engine.underway import Surroundings
 from twophase.coordinator.journal.events import TransactionRecord
 from twophase.coordinator.journal.port import EpochRecord
-from twophase.coordinator.protocol.decisions import DecisionKind, Vote
+from twophase.coordinator.protocol.decisions import SAGA, DecisionKind, Vote
 from twophase.coordinator.protocol.twophase import Phase, Standing
 from twophase.v1 import participant_pb2
 
@@ -140,7 +141,8 @@ class _Survey:
             gid = self._ours(branch.gid)
             if gid is None:
                 continue
-            running = self._live.get(gid.txid)
+            underway = self._live.get(gid.txid)
+            running = underway if isinstance(underway, Running) else None  # a saga prepares nothing
             record = await self._journal.transaction(gid.txid)
             if _is_over(gid, running, record):
                 finished.append(
@@ -202,7 +204,7 @@ class _Survey:
 
     async def _told_by_the_journal(self, silent: set[str]) -> AsyncIterator[Doubt]:
         """What is, or may be, prepared at participants that do not answer."""
-        for running in self._live:
+        for running in (each for each in self._live if isinstance(each, Running)):
             for number in running.state.open:
                 where = running.parts[number].peer.name
                 if where in silent:
@@ -232,6 +234,8 @@ def _is_over(gid: Gid, running: Running | None, record: TransactionRecord | None
 
 def _may_be_prepared(record: TransactionRecord, branch: int) -> bool:
     hears = record.hearers is None or branch in record.hearers
+    if record.decision == SAGA:
+        return False
     return hears and branch not in record.endings and record.votes.get(branch) not in (Vote.READ_ONLY, Vote.NO)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from twophase.contract.names import Txid
-from twophase.coordinator.engine.running import Running
 from twophase.coordinator.engine.tasks import Tasks
+from twophase.coordinator.engine.underway import Underway
 
 
 class Live:
@@ -20,14 +20,14 @@ class Live:
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
-        self._running: dict[Txid, Running] = {}
+        self._running: dict[Txid, Underway] = {}
 
-    def add(self, running: Running) -> None:
+    def add(self, running: Underway) -> None:
         """Keeps the transaction until it has ended. Call it before the transaction sends anything."""
         self._running[running.txid] = running
         self._tasks.spawn(self._forget(running), name=f"forget {running.txid}")
 
-    def get(self, txid: Txid) -> Running | None:
+    def get(self, txid: Txid) -> Underway | None:
         """The transaction, if it is under way."""
         return self._running.get(txid)
 
@@ -35,7 +35,7 @@ class Live:
         """The transactions under way at this moment."""
         return frozenset(self._running)
 
-    def __iter__(self) -> Iterator[Running]:
+    def __iter__(self) -> Iterator[Underway]:
         return iter(tuple(self._running.values()))
 
     def __len__(self) -> int:
@@ -44,6 +44,6 @@ class Live:
     def __contains__(self, txid: Txid) -> bool:
         return txid in self._running
 
-    async def _forget(self, running: Running) -> None:
+    async def _forget(self, running: Underway) -> None:
         await running.ended.wait()
         del self._running[running.txid]

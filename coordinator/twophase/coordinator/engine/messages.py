@@ -66,6 +66,27 @@ def apply(gid: Gid, calls: Iterable[Call], *, time_left: float, position: int) -
     )
 
 
+def step(
+    gid: Gid, calls: Iterable[Call], *, time_left: float, position: int, must_succeed: bool
+) -> participant_pb2.ApplyRequest:
+    """A step of a saga. `must_succeed`: no refusal of it is final. `time_left` is in seconds."""
+    request = apply(gid, calls, time_left=time_left, position=position)
+    request.must_succeed = must_succeed
+    return request
+
+
+def compensation(gid: Gid, calls: Iterable[Call], *, time_left: float, position: int) -> participant_pb2.ApplyRequest:
+    """The order to undo a step, or to bar it. `time_left` is in seconds."""
+    request = apply(gid, calls, time_left=time_left, position=position)
+    request.kind = types_pb2.BRANCH_KIND_COMPENSATION
+    return request
+
+
+def bar(gid: Gid, kind: types_pb2.BranchKind.ValueType) -> participant_pb2.AbortRequest:
+    """The order to bar a deed that a person took for done."""
+    return participant_pb2.AbortRequest(gid=str(gid), kind=kind, decision=types_pb2.DECISION_DELEGATED)
+
+
 def commit(gid: Gid) -> participant_pb2.CommitRequest:
     """The order to commit a prepared branch."""
     return participant_pb2.CommitRequest(gid=str(gid))
@@ -79,7 +100,7 @@ def abort(gid: Gid) -> participant_pb2.AbortRequest:
 
 
 def settle(gid: Gid) -> participant_pb2.AbortRequest:
-    """The question how a delegated branch ended; it is barred if it did not."""
+    """The question how a delegated branch, or a step, ended; it is barred if it did not."""
     return participant_pb2.AbortRequest(
         gid=str(gid), kind=types_pb2.BRANCH_KIND_WORK, decision=types_pb2.DECISION_DELEGATED
     )

@@ -26,7 +26,7 @@ from twophase.coordinator.engine.api import Limits
 from twophase.coordinator.engine.links import LinkLost
 from twophase.coordinator.engine.live import Live
 from twophase.coordinator.engine.peers import Peer
-from twophase.coordinator.engine.running import FINISH_SECONDS, Surroundings
+from twophase.coordinator.engine.underway import FINISH_SECONDS, Surroundings
 from twophase.coordinator.journal.clock import Clock, wall_clock
 from twophase.coordinator.journal.port import EpochRecord, Pruning
 from twophase.v1 import participant_pb2

@@ -6,6 +6,7 @@ Lives here: their wording, in one place. Must not live here: when they apply.
 from __future__ import annotations
 
 from twophase.coordinator.journal.events import Reason
+from twophase.coordinator.protocol.decisions import Ending
 from twophase.v1 import types_pb2
 
 _PREFIX = "REFUSAL_KIND_"
@@ -56,6 +57,29 @@ def deadline(seconds: float, waiting_for: tuple[str, ...]) -> Reason:
         code="DEADLINE",
         message=f"not every participant had voted after {seconds:g} s; missing: {', '.join(waiting_for) or 'none'}",
         retryable=True,
+    )
+
+
+def saga_deadline(seconds: float, waiting_for: tuple[str, ...]) -> Reason:
+    """The time was up before it was certain that the saga would be done."""
+    return Reason(
+        kind="DEADLINE",
+        code="DEADLINE",
+        message=f"not every step was done after {seconds:g} s; missing at: {', '.join(waiting_for) or 'none'}",
+        retryable=True,
+    )
+
+
+def barred(participant: str, operation: str, ending: Ending | None) -> Reason:
+    """The step, or its compensation, was answered with something that is no end of it."""
+    why = "no outcome at all" if ending is None else f"{ending.value!r}, which is no end of it"
+    return Reason(
+        kind="ABORTED" if ending is Ending.ABORTED else "INTERNAL",
+        code="BARRED" if ending is Ending.ABORTED else "INVALID_ANSWER",
+        message=f"participant {participant!r} answered with {why}",
+        retryable=False,
+        participant=participant,
+        operation=operation,
     )
 
 

@@ -15,7 +15,7 @@ from twophase.coordinator.engine.links import LinkLost
 from twophase.coordinator.engine.peers import Peers
 from twophase.coordinator.journal.events import Happening, Reason, TransactionRecord
 from twophase.coordinator.journal.fold import fold
-from twophase.coordinator.protocol.decisions import DecisionKind, Ending, contradicts
+from twophase.coordinator.protocol.decisions import SAGA, DecisionKind, Ending, contradicts
 from twophase.v1 import participant_pb2, types_pb2
 
 _INSPECT_SECONDS = 2.0
@@ -27,7 +27,7 @@ def outcome_of(record: TransactionRecord) -> Outcome:
         case True:
             return Outcome.COMMITTED
         case False:
-            return Outcome.ABORTED
+            return Outcome.COMPENSATED if record.decision == SAGA else Outcome.ABORTED
         case None:
             return Outcome.PENDING
 
@@ -70,7 +70,8 @@ def answer_of(record: TransactionRecord, *, attempt: int, results: tuple[Result,
     """The record as the answer to a repeated request; `attempt` is the one it answers for if the record names none."""
     wrong = heuristics_of(record)
     hearers = record.hearers if record.hearers is not None else {branch.number for branch in record.branches}
-    waited_for = set() if record.ended else hearers - record.endings.keys()
+    over = record.compensated.keys() if record.turned else record.endings.keys()
+    waited_for = set() if record.ended else hearers - over - record.resolved.keys()
     return Answer(
         outcome=outcome_of(record),
         txid=record.txid,
@@ -78,15 +79,22 @@ def answer_of(record: TransactionRecord, *, attempt: int, results: tuple[Result,
         applied=record.ended,
         results=results,
         reasons=() if record.committed else record.reasons,
-        pending=tuple(branch.participant for branch in record.branches if branch.number in waited_for),
+        pending=tuple(dict.fromkeys(one.participant for one in record.branches if one.number in waited_for)),
         heuristic=tuple(branch.participant for branch in record.branches if branch.number in wrong),
     )
 
 
 def holds_its_id(record: TransactionRecord) -> bool:
     """Whether nothing else may commit under the record's request id: it is committed, or may yet turn out to be."""
-    unsettled = record.decision is not None and record.decision.kind is DecisionKind.DELEGATED
-    return record.committed is True or (unsettled and record.committed is None)
+    if record.committed is True:
+        return True
+    match record.decision.kind if record.decision is not None else None:
+        case DecisionKind.DELEGATED:
+            return record.committed is None
+        case DecisionKind.SAGA:
+            return not record.ended
+        case _:
+            return False
 
 
 def answer_of_earlier(attempt: int, *, latest: int) -> Answer:
@@ -114,7 +122,8 @@ async def results_of(
         if peer is None:
             raise LinkLost(f"participant {name!r} is not known")
         answer = await peer.link.inspect(request, timeout=_INSPECT_SECONDS)
-        applied = [row for row in answer.entries if row.outcome == participant_pb2.LEDGER_OUTCOME_APPLIED]
+        work = [row for row in answer.entries if row.kind == types_pb2.BRANCH_KIND_WORK]
+        applied = [row for row in work if row.outcome == participant_pb2.LEDGER_OUTCOME_APPLIED]
         return [payload for row in applied for payload in row.results]
 
     names = list(dict.fromkeys(call.participant for call in calls))

@@ -72,6 +72,43 @@ def unknown_operation(index: int, call: Call, offered: list[str]) -> Rejected:
     )
 
 
+def no_compensation(index: int, call: Call, *, pivot: bool) -> Rejected:
+    """The step may have to be undone, and its operation does not say how."""
+    where = "comes before the pivot" if pivot else "may have to be undone, since no step is the pivot,"
+    return _rejected(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "NO_COMPENSATION",
+        f"step {call.step!r} {where} and its operation {call.participant}.{call.operation} has no compensation",
+        "declare one at the participant (@participant.compensation), or make the step the pivot",
+        field=f"operations[{index}]",
+        value=call.step,
+    )
+
+
+def no_dead_letter(txid: str, step: str) -> Rejected:
+    """There is no such dead letter, or none any more."""
+    return _rejected(
+        grpc.StatusCode.NOT_FOUND,
+        "UNKNOWN_DEAD_LETTER",
+        f"saga {txid} has no dead letter at a step {step!r}",
+        "list them with: twophase saga dead list",
+        field="step",
+        value=step,
+    )
+
+
+def cannot_be_barred(participant: str, step: str) -> Rejected:
+    """The participant is away, so a copy that is under way may take effect after the dead letter is resolved."""
+    return _rejected(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "PARTICIPANT_UNREACHABLE",
+        f"participant {participant!r} does not answer, so that step {step!r} cannot be barred there first",
+        "resolve it when the participant is back; or, if it never will be, resolve it with even_if_away",
+        field="step",
+        value=step,
+    )
+
+
 def wrong_payload_type(index: int, call: Call, *, wanted: str, given: str) -> Rejected:
     """The payload is of another kind than the operation takes."""
     return _rejected(

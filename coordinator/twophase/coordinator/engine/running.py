@@ -1,28 +1,23 @@
-"""One transaction under way: the machine's state, and the messages and writes that the machine asks for.
+"""One two-phase commit under way: the machine's state, and the messages and writes that the machine asks for.
 
 Lives here: carrying out effects, and turning answers into events. Must not live here: what follows from an event (that
-is `protocol.twophase`), request ids, recovery.
+is `protocol.twophase`), what sagas have in common with it (`underway`), request ids, recovery.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, assert_never
-
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from collections.abc import Iterable, Mapping
+from typing import assert_never
 
 from twophase.contract.crashpoints import CrashPoint, reach
-from twophase.contract.names import Gid, Txid
+from twophase.contract.names import Txid
 from twophase.coordinator.engine import messages, reasons
-from twophase.coordinator.engine.api import Call, Result
+from twophase.coordinator.engine.api import Call, Outcome, Result
 from twophase.coordinator.engine.links import LinkLost
-from twophase.coordinator.engine.peers import Peer, Peers
-from twophase.coordinator.engine.tasks import Tasks
+from twophase.coordinator.engine.underway import ANSWER_MARGIN, FINISH_SECONDS, Part, Surroundings, Underway
 from twophase.coordinator.journal import events as facts
-from twophase.coordinator.journal.port import Basis, Journal, Proposal
+from twophase.coordinator.journal.port import Basis, Proposal
 from twophase.coordinator.protocol import twophase
 from twophase.coordinator.protocol.decisions import ABORT, Decision, Ending, Vote
 from twophase.coordinator.protocol.effects import (
@@ -52,70 +47,23 @@ from twophase.v1 import participant_pb2, types_pb2
 
 _log = logging.getLogger(__name__)
 
-FINISH_SECONDS = 5.0  # how long one attempt at phase two may take
-ANSWER_MARGIN = 1.0  # how much longer than the deadline an answer to prepare or apply is waited for
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # between attempts at phase two, in seconds, with full jitter
 
-
-@dataclass(eq=False, slots=True)
-class Part:
-    """One branch of a running transaction: where it is, what it does, what it returned.
-
-    `calls` is empty for a transaction taken up from the journal: it only has to be finished. `attempts` counts how
-    often it was told the decision in vain, and `last_error` is what the last of these ended in.
-    """
-
-    number: int
-    peer: Peer
-    calls: tuple[Call, ...] = ()
-    read_only: bool = False
-    results: tuple[types_pb2.Payload, ...] = ()
-    attempts: int = 0
-    last_error: str = ""
-
-    def keep(self, results: Iterable[types_pb2.Payload]) -> None:
-        """Takes what the operations returned. A participant may leave out those at the end that returned nothing."""
-        returned = tuple(results)
-        self.results = returned + (types_pb2.Payload(),) * (len(self.calls) - len(returned))
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What every running transaction works with."""
-
-    journal: Journal
-    peers: Peers
-    tasks: Tasks
-
-
-class Running:
-    """A transaction until it has ended. Everything runs in the engine's tasks: whoever waits may go away (R13).
-
-    `resumed` says that it was taken up from the journal: then nothing but its outcome is known of it here.
-    `decided` is done when the outcome may be told (True: committed), `settled` when nobody needs to be waited for any
-    more, `ended` when every branch is over.
-    """
+class Running(Underway):
+    """A two-phase commit until it has ended."""
 
     def __init__(
-        self, around: Surroundings, txid: Txid, request: facts.RequestRef | None, parts: tuple[Part, ...]
+        self,
+        around: Surroundings,
+        txid: Txid,
+        request: facts.RequestRef | None,
+        parts: tuple[Part, ...],
+        *,
+        deadline: float = 0.0,
     ) -> None:
-        loop = asyncio.get_running_loop()
-        self.txid = txid
-        self.request = request
-        self.parts = {part.number: part for part in parts}
-        self.reasons: list[facts.Reason] = []
-        self.claimed_by: Txid | None = None
-        self.resumed = False
-        self.decided: asyncio.Future[bool] = loop.create_future()
-        self.settled = asyncio.Event()
-        self.ended = asyncio.Event()
-        self._around = around
-        self._loop = loop
+        """`deadline` is in seconds from its beginning; one that is taken up has none."""
+        super().__init__(around, txid, request, parts)
+        self._seconds = deadline
         self._state: twophase.State | None = None
-        self._deadline_at = loop.time()
-        self._seconds = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def state(self) -> twophase.State:
@@ -125,17 +73,18 @@ class Running:
         return self._state
 
     @property
-    def pending(self) -> tuple[str, ...]:
-        """The participants whose branch is not over."""
-        return tuple(self.parts[number].peer.name for number in self.state.open)
+    def open(self) -> tuple[int, ...]:
+        return self.state.open
+
+    @property
+    def outcome(self) -> Outcome:
+        return Outcome.COMMITTED if self.decided.result() else Outcome.ABORTED
 
     @property
     def heuristic(self) -> tuple[str, ...]:
-        """The participants whose branch ended against the decision."""
         return tuple(self.parts[number].peer.name for number in self.state.heuristic)
 
     def results(self, calls: Iterable[Call]) -> tuple[Result, ...]:
-        """What these calls returned, in their order; empty if the result of one is not at hand."""
         left = {part.peer.name: list(part.results) for part in self.parts.values()}
         found = []
         for call in calls:
@@ -146,16 +95,12 @@ class Running:
 
     # --- beginning ----------------------------------------------------------------------------------------------------
 
-    def begin(self, *, deadline: float) -> None:
-        """Sends the work out. `deadline` is in seconds from now."""
-        self._seconds = deadline
-        self._deadline_at = self._loop.time() + deadline
-        self._timer = self._loop.call_later(deadline, self._time_is_up)
+    def begin(self) -> None:
+        self._start_the_clock(self._seconds)
         self._around.journal.append(facts.Begun(self.txid, self.request, self._branches()))
         self._take(twophase.begin(twophase.Branch(part.number, part.read_only) for part in self.parts.values()))
 
     def refuse(self, reason: facts.Reason) -> None:
-        """Ends the transaction by abort before any work is sent; only its record stays."""
         self.reasons.append(reason)
         self.parts = {}
         self._around.journal.append(facts.Begun(self.txid, self.request, ()))
@@ -166,22 +111,14 @@ class Running:
         self.resumed = True
         self._take(twophase.resume(decision, self.parts, endings))
 
-    def roll_back(self, reason: facts.Reason) -> None:
-        """Asks for an end by abort; too late once a decision is proposed."""
+    def stop(self, reason: facts.Reason) -> None:
         if self.state.phase is twophase.Phase.VOTING:
             self.reasons.append(reason)
-        self.feed(RollbackAsked())
+            self.feed(RollbackAsked())
 
     def feed(self, event: Event) -> None:
         """Something happened."""
         self._take(twophase.step(self.state, event))
-
-    def gid(self, branch: int) -> Gid:
-        """The name of a branch."""
-        return Gid(self._around.journal.journal_id, self.txid, branch)
-
-    def _branches(self) -> tuple[facts.BranchRef, ...]:
-        return tuple(facts.BranchRef(part.number, part.peer.name) for part in self.parts.values())
 
     def _time_is_up(self) -> None:
         if self.state.phase is twophase.Phase.VOTING:
@@ -212,7 +149,8 @@ class Running:
             case Propose(decision):
                 self._around.tasks.spawn(self._propose(decision), name=f"decide {self.txid}")
             case TellDecided(committed):
-                self.decided.set_result(committed)
+                self._tell(committed=committed)
+                self._release(held=committed)
             case TellUnreached():
                 self.settled.set()
             case Alarm(branch, ending):
@@ -224,19 +162,6 @@ class Running:
                 self._over()
             case _:
                 assert_never(effect)
-
-    def _spawn(self, what: str, branch: int, work: Coroutine[Any, Any, None]) -> None:
-        task = self._around.tasks.spawn(work, name=f"{what} {self.gid(branch)}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _over(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        for task in self._tasks - {asyncio.current_task()}:
-            task.cancel()  # a prepare whose branch is barred already, or an abort that a late no made needless
-        self.settled.set()
-        self.ended.set()
 
     def _raise_alarm(self, branch: int, ending: Ending) -> None:
         where, decision = self.parts[branch].peer.name, self.state.decision
@@ -346,51 +271,12 @@ class Running:
         ending = messages.ending_in(answer)
         if ending is None:
             raise LinkLost(f"participant {part.peer.name!r} answered without an outcome")
-        if not part.peer.speaks_for(answer.identity):
-            self._around.peers.changed(part.peer)
-            raise LinkLost(f"the answer of participant {part.peer.name!r} comes from another database or timeline")
+        self._believe(part, answer)
         return ending
 
-    async def _until_answered(self, part: Part, attempt: Callable[[], Awaitable[Ending]]) -> Ending:
-        """Repeats `attempt` until it is answered: a decision is carried out however long it takes (R13)."""
-
-        def unanswered(call: RetryCallState) -> None:
-            if call.attempt_number == 1:
-                self.feed(Unreached(part.number))
-            peer.doubted.set()
-            error = call.outcome.exception() if call.outcome is not None else None
-            part.attempts, part.last_error = call.attempt_number, str(error)
-            _log.info("attempt %d at %s: %s", call.attempt_number, self.gid(part.number), error)
-
-        peers, peer = self._around.peers, part.peer
-
-        async def once() -> Ending:
-            while True:
-                if not peer.here.is_set():
-                    # Its watcher asks whether it is back, for all that wait for it.
-                    self.feed(Unreached(part.number))
-                    await peer.here.wait()
-                async with peer.slots:
-                    if not peer.here.is_set():
-                        continue
-                    if peer.operations is None:
-                        await peers.greet(peer)
-                    return await attempt()
-
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(LinkLost),
-            wait=wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
-            before_sleep=unanswered,
-        )
-        return await retrying(once)
+    def _unanswered(self, part: Part) -> None:
+        self.feed(Unreached(part.number))
 
     def _finish(self, part: Part, ending: Ending) -> None:
         self._around.journal.append(facts.Finished(self.txid, part.number, ending))
         self.feed(Finished(part.number, ending))
-
-    def _give_reason(self, reason: facts.Reason) -> None:
-        if not self.decided.done():
-            self.reasons.append(reason)
-
-    def _time_left(self) -> float:
-        return max(0.0, self._deadline_at - self._loop.time())

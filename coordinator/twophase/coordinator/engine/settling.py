@@ -20,7 +20,7 @@ from twophase.coordinator.engine import messages
 from twophase.coordinator.engine.asking import Asking, Evidence
 from twophase.coordinator.engine.links import LinkLost
 from twophase.coordinator.engine.peers import Peer
-from twophase.coordinator.engine.running import FINISH_SECONDS, Surroundings
+from twophase.coordinator.engine.underway import FINISH_SECONDS, Surroundings
 from twophase.coordinator.journal.events import Begun, BranchRef, Ended, Finished, TransactionRecord
 from twophase.coordinator.protocol.decisions import Ending
 from twophase.coordinator.protocol.evidence import Conclusion, conclude

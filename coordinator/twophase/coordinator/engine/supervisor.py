@@ -23,11 +23,13 @@ from twophase.coordinator.engine.live import Live
 from twophase.coordinator.engine.peers import Peer
 from twophase.coordinator.engine.quarantine import Quarantine
 from twophase.coordinator.engine.recorded import shown_heuristics
-from twophase.coordinator.engine.running import FINISH_SECONDS, FIRST_PAUSE, LONGEST_PAUSE, Part, Running, Surroundings
+from twophase.coordinator.engine.running import Running
+from twophase.coordinator.engine.saga import SagaUnderway
 from twophase.coordinator.engine.settling import Settling
+from twophase.coordinator.engine.underway import FINISH_SECONDS, FIRST_PAUSE, LONGEST_PAUSE, Part, Surroundings
 from twophase.coordinator.journal.events import BranchRef, Finished, TransactionRecord
 from twophase.coordinator.journal.port import BelowHorizon, EpochRecord, Proposal
-from twophase.coordinator.protocol.decisions import ABORT, contradicts
+from twophase.coordinator.protocol.decisions import ABORT, SAGA, contradicts
 from twophase.coordinator.protocol.evidence import Sign
 from twophase.coordinator.protocol.resolution import Owner, Seen, Verdict, resolve
 from twophase.v1 import participant_pb2, types_pb2
@@ -170,6 +172,9 @@ class Supervisor:
         """Makes a decided transaction live again, so that its branches are finished."""
         if record.decision is None or record.ended or record.txid in self._live:
             return
+        if record.decision == SAGA:
+            self._take_up_saga(record)
+            return
         parts = []
         hearers = [ref for ref in record.branches if record.hearers is not None and ref.number in record.hearers]
         for ref in dict.fromkeys((*hearers, *extra)):
@@ -183,6 +188,15 @@ class Supervisor:
         reach(CrashPoint.RECOVERY_BEFORE_TAKE_UP)
         self._live.add(running)
         running.resume(record.decision, {n: ending for n, ending in record.endings.items() if n in running.parts})
+        reach(CrashPoint.RECOVERY_AFTER_TAKE_UP)
+
+    def _take_up_saga(self, record: TransactionRecord) -> None:
+        running = SagaUnderway.of(self._around, record)
+        if running is None:
+            return
+        reach(CrashPoint.RECOVERY_BEFORE_TAKE_UP)
+        self._live.add(running)
+        running.resume(record)
         reach(CrashPoint.RECOVERY_AFTER_TAKE_UP)
 
     async def _finish(self, peer: Peer, record: TransactionRecord | None, ref: BranchRef, *, commit: bool) -> None:

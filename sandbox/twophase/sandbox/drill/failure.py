@@ -12,7 +12,7 @@ from inspect import signature
 from typing import Final
 
 from twophase.coordinator.engine.engine import Engine
-from twophase.coordinator.engine.running import FINISH_SECONDS, LONGEST_PAUSE
+from twophase.coordinator.engine.underway import FINISH_SECONDS, LONGEST_PAUSE
 from twophase.coordinator.transport import CHANNEL_OPTIONS
 from twophase.participant.database import CONNECT_TIMEOUT
 

@@ -1,0 +1,112 @@
+"""Dead letters: compensations, and steps after a pivot, that have failed so often that somebody must look.
+
+Lives here: listing them from the journal, and what an operator does about one. Must not live here: when something
+becomes a dead letter (`saga`); it is tried again all the while.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from twophase.contract.crashpoints import CrashPoint, reach
+from twophase.contract.names import Txid
+from twophase.coordinator.engine import messages, rejections
+from twophase.coordinator.engine.api import DeadLetter, Resolution
+from twophase.coordinator.engine.links import LinkLost
+from twophase.coordinator.engine.live import Live
+from twophase.coordinator.engine.saga import SagaUnderway
+from twophase.coordinator.engine.underway import FINISH_SECONDS, Part, Surroundings
+from twophase.coordinator.journal.events import DeadLettered, Happening, Resolved, TransactionRecord
+from twophase.coordinator.journal.port import Journal
+from twophase.coordinator.protocol.decisions import Ending
+from twophase.v1 import types_pb2
+
+_log = logging.getLogger(__name__)
+
+
+async def dead_letters(journal: Journal) -> tuple[DeadLetter, ...]:
+    """All of them, those of the oldest saga first. Costs what is unfinished, not history."""
+    found = []
+    for record in await journal.unfinished():
+        if record.dead:
+            history = await journal.history(record.txid)
+            found += [_letter(record, number, history) for number in sorted(record.dead)]
+    return tuple(found)
+
+
+async def retry(live: Live, journal: Journal, txid: Txid, step: str) -> None:
+    """Tries one again at once. Raises `Rejected`."""
+    running, number = await _find(live, journal, txid, step)
+    running.try_again(number)
+
+
+async def resolve(
+    around: Surroundings, live: Live, letter: tuple[Txid, str], *, actor: str, reason: str, even_if_away: bool
+) -> Resolution:
+    """Takes the dead letter of a saga and a step for done. Raises `Rejected`; then nothing was recorded.
+
+    It is recorded before the participant bars it: a crash in between leaves who said so, and why. That the participant
+    answers is made sure of first.
+    """
+    txid, step = letter
+    running, number = await _find(live, around.journal, txid, step)
+    part = running.parts[number]
+    try:
+        await around.peers.greet(part.peer, within=FINISH_SECONDS)
+    except LinkLost:
+        if not even_if_away:
+            raise rejections.cannot_be_barred(part.peer.name, step) from None
+    reach(CrashPoint.SAGA_BEFORE_RESOLVE)
+    around.journal.append(Resolved(txid, number, actor, reason))
+    await around.journal.flush()
+    reach(CrashPoint.SAGA_AFTER_RESOLVE)
+    _log.warning("dead letter at step %r of saga %s is resolved by %s: %s", step, txid, actor, reason)
+    ending = await _bar(running, part)
+    running.take_for_done(number)
+    return Resolution(barred=ending is not None and ending is not Ending.APPLIED, done=ending is Ending.APPLIED)
+
+
+async def _bar(running: SagaUnderway, part: Part) -> Ending | None:
+    """Bars the deed at its participant, or learns that it was done after all; None if nobody answered."""
+    kind = types_pb2.BRANCH_KIND_COMPENSATION if running.goes_back else types_pb2.BRANCH_KIND_WORK
+    try:
+        answer = await part.peer.link.abort(messages.bar(running.gid(part.number), kind), timeout=FINISH_SECONDS)
+    except LinkLost as error:
+        _log.warning("participant %s did not bar %s: %s", part.peer.name, running.gid(part.number), error)
+        return None
+    return messages.ending_in(answer) if part.peer.speaks_for(answer.identity) else None
+
+
+async def _find(live: Live, journal: Journal, txid: Txid, step: str) -> tuple[SagaUnderway, int]:
+    record = await journal.transaction(txid)
+    running = live.get(txid)
+    if record is not None and isinstance(running, SagaUnderway):
+        number = running.number_of(step)
+        if number is not None and number in record.dead:
+            return running, number
+    raise rejections.no_dead_letter(str(txid), step)
+
+
+def _letter(record: TransactionRecord, number: int, history: tuple[Happening, ...]) -> DeadLetter:
+    dead = record.dead[number]
+    if record.definition is None:
+        raise ValueError(f"the record of {record.txid} does not say what saga it is")
+    step = record.definition.steps[number]
+    return DeadLetter(
+        txid=record.txid,
+        request_id=record.request.request_id if record.request is not None else "",
+        step=step.name,
+        participant=step.participant,
+        operation=step.operation,
+        compensation=record.turned,
+        attempts=dead.attempts,
+        reason=dead.reason,
+        since=_since(history, number),
+        branch=number,
+    )
+
+
+def _since(history: tuple[Happening, ...], number: int) -> int:
+    """When it last became a dead letter."""
+    moments = [one.at for one in history if isinstance(one.event, DeadLettered) and one.event.branch == number]
+    return moments[-1]

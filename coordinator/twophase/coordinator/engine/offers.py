@@ -1,0 +1,92 @@
+"""What a submission asks for, against what participants are known to offer; before anything is sent.
+
+Lives here: finding the participants and their operations. Must not live here: request ids, and what runs then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from twophase.coordinator.engine import reasons, rejections
+from twophase.coordinator.engine.api import Call, Submission
+from twophase.coordinator.engine.links import LinkLost
+from twophase.coordinator.engine.peers import Peer, Peers
+from twophase.coordinator.journal.events import Reason
+from twophase.coordinator.protocol.graph import Graph
+from twophase.v1 import participant_pb2
+
+Offers: TypeAlias = Mapping[str, participant_pb2.OperationDescription]
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A call of a submission that can be sent: where to, and what the participant says of its operation."""
+
+    peer: Peer
+    call: Call
+    described: participant_pb2.OperationDescription
+
+
+async def find(submission: Submission, peers: Peers) -> tuple[Offered, ...] | Reason:
+    """Every call with its participant; or why they cannot all be sent, if one of them is away. Raises `Rejected` for
+    what no participant offers."""
+    names = dict.fromkeys(call.participant for call in submission.calls)
+    found = {name: _known(peers, submission.calls, name) for name in names}
+    answers = await asyncio.gather(*(_offered(peers, peer, submission.deadline) for peer in found.values()))
+    away: Reason | None = None
+    offered: dict[str, Offers] = {}
+    for peer, answer in zip(found.values(), answers, strict=True):
+        if isinstance(answer, LinkLost):
+            away = away or reasons.unreachable(peer.name, str(answer))
+        else:
+            offered[peer.name] = answer
+    checked = [
+        Offered(peer, call, await _checked(peers, peer, offered[peer.name], index, call))
+        for index, call in enumerate(submission.calls)
+        if (peer := found[call.participant]).name in offered
+    ]
+    return away or tuple(checked)
+
+
+def refuse_without_compensation(offered: tuple[Offered, ...], graph: Graph) -> None:
+    """Raises `Rejected` if a step that may have to be undone cannot be."""
+    for index, one in enumerate(offered):
+        undoable = one.described.has_compensation or one.described.read_only
+        if not undoable and index != graph.pivot and graph.may_refuse(index):
+            raise rejections.no_compensation(index, one.call, pivot=graph.pivot is not None)
+
+
+def _known(peers: Peers, calls: tuple[Call, ...], name: str) -> Peer:
+    peer = peers.get(name)
+    if peer is None:
+        index = next(index for index, call in enumerate(calls) if call.participant == name)
+        raise rejections.unknown_participant(index, name)
+    return peer
+
+
+async def _offered(peers: Peers, peer: Peer, within: float) -> Offers | LinkLost:
+    try:
+        return await peers.ready(peer, within=within)
+    except LinkLost as error:
+        return error
+
+
+async def _checked(
+    peers: Peers, peer: Peer, offered: Offers, index: int, call: Call
+) -> participant_pb2.OperationDescription:
+    described = offered.get(call.operation)
+    if described is None:
+        try:  # it may have been deployed anew since it shook hands
+            await peers.greet(peer)
+        except LinkLost:
+            pass
+        else:
+            offered = peer.operations or {}
+            described = offered.get(call.operation)
+    if described is None:
+        raise rejections.unknown_operation(index, call, sorted(offered))
+    rejections.refuse_another_type(described, index, call)
+    return described

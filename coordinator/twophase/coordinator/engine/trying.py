@@ -1,0 +1,70 @@
+"""Trying a saga's step, or its compensation, again and again.
+
+Lives here: the pauses, and waking whoever is in one. Must not live here: what is tried, and what its failures mean
+(`saga`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from twophase.coordinator.engine.policies import Policy
+from twophase.coordinator.journal.events import Reason
+
+T = TypeVar("T")
+
+
+class NotThisTime(Exception):
+    """The participant answered that the work, or the compensation, was refused and left no row."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.message)
+        self.reason = reason
+
+
+@dataclass(eq=False, slots=True)
+class Trying:
+    """What is being tried about a step: how often it failed, and how to wake it between two attempts."""
+
+    failures: int = 0
+    again: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+    async def persist(
+        self,
+        policy: Policy,
+        once: Callable[[], Awaitable[T]],
+        failed: Callable[[int, BaseException], None],
+        *,
+        for_ever: bool,
+    ) -> T:
+        """Repeats `once` while it raises `NotThisTime`, for ever or as often as the policy says; then the last one is
+        raised. `failed` hears of each, with the number of those in a row."""
+
+        def count(call: RetryCallState) -> None:
+            error = call.outcome.exception() if call.outcome is not None else None
+            if isinstance(error, NotThisTime):
+                self.failures += 1
+                failed(self.failures, error)
+
+        retrying = AsyncRetrying(
+            sleep=self._pause,
+            retry=retry_if_exception_type(NotThisTime),
+            stop=lambda call: not for_ever and call.attempt_number >= policy.attempts,
+            wait=wait_random_exponential(multiplier=policy.first_pause, max=policy.longest_pause),
+            after=count,
+            reraise=True,
+        )
+        return await retrying(once)
+
+    async def _pause(self, seconds: float) -> None:
+        self.again.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.again.wait()

@@ -1,0 +1,427 @@
+"""The engine runs sagas: forward, back, over crashes; and what a client and an operator see of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from fixtures.fakes import NotNow, Refuse, refuse
+from fixtures.world import World, at_once, submission, until
+from twophase.coordinator.engine.api import Outcome, Protocol, Rejected, Resolution, Submission, Wait
+from twophase.coordinator.engine.engine import Engine
+from twophase.coordinator.engine.saga import SagaUnderway
+from twophase.v1 import participant_pb2 as pb
+from twophase.v1 import types_pb2 as types
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def saga(*calls: str, request_id: str = "r-1", attempt: int = 1, deadline: float = 5.0, pivot: int = -1) -> Submission:
+    """Steps in their order, each named after its participant; `pivot` is the place of one."""
+    asked = submission(*calls, request_id=request_id, attempt=attempt, deadline=deadline)
+    steps = tuple(
+        replace(call, step=f"{call.participant}-{place}", after=(place - 1,) if place else (), pivot=place == pivot)
+        for place, call in enumerate(asked.calls)
+    )
+    return replace(asked, calls=steps, protocol=Protocol.SAGA)
+
+
+ALL = ("stock.write=1", "payment.write=2", "order.write=3")
+
+
+def done_at(world: World) -> dict[str, int]:
+    """How many steps took effect, and were not undone, at each participant."""
+    return {name: len(each.applied) - len(each.undone) for name, each in world.participants.items()}
+
+
+NOWHERE = {"order": 0, "payment": 0, "stock": 0}
+EVERYWHERE = {"order": 1, "payment": 1, "stock": 1}
+
+
+async def test_every_step_is_done_in_its_order_and_the_results_come_in_that_of_the_request(world: World) -> None:
+    async with world.coordinator() as engine:
+        answer = await engine.execute(saga(*ALL))
+
+        assert answer.outcome is Outcome.COMMITTED
+        assert answer.applied
+        assert [result.payload.json for result in answer.results] == ["1", "2", "3"]
+        assert done_at(world) == EVERYWHERE
+        positions = [each.calls["apply"] for each in world.participants.values()]
+        assert positions == [1, 1, 1]
+
+
+async def test_r4_a_saga_that_is_done_costs_one_forced_write_and_one_that_is_undone_two(world: World) -> None:
+    async with world.coordinator() as engine:
+        before = engine.journal.syncs
+        await engine.execute(saga(*ALL, request_id="done"))
+        done = engine.journal.syncs - before
+        before = engine.journal.syncs
+        await engine.execute(saga("stock.write", "payment.refuse", "order.write", request_id="undone", pivot=1))
+
+        assert (done, engine.journal.syncs - before) == (1, 2)
+
+
+async def test_a_refusal_undoes_what_was_done_before_it_and_says_why(world: World) -> None:
+    async with world.coordinator() as engine:
+        answer = await engine.execute(saga("stock.write", "payment.refuse", "order.write", pivot=1))
+
+        assert answer.outcome is Outcome.COMPENSATED
+        assert answer.applied
+        assert [reason.code for reason in answer.reasons] == ["NO_FUNDS"]
+        assert done_at(world) == NOWHERE
+        assert world.order.calls["apply"] == 0
+
+
+async def test_r7_after_the_turn_every_step_of_the_definition_is_barred_also_what_never_began(world: World) -> None:
+    async with world.coordinator() as engine:
+        await engine.execute(saga("stock.refuse", "payment.write", "order.write", pivot=0))
+
+        assert [row.outcome for row in world.order.ledger.values()] == [pb.LEDGER_OUTCOME_TOMBSTONE]
+        assert [row.outcome for row in world.payment.ledger.values()] == [pb.LEDGER_OUTCOME_TOMBSTONE]
+
+
+async def test_a_refusal_that_left_no_row_is_tried_again_and_the_saga_goes_on(world: World) -> None:
+    tries = iter((True, True, False))
+
+    def flaky(payload: types.Payload) -> types.Payload:
+        if next(tries):
+            raise NotNow("LOCKED")
+        return payload
+
+    world.payment.operations["write"] = flaky
+    async with world.coordinator() as engine:
+        answer = await engine.execute(saga(*ALL))
+
+        assert answer.outcome is Outcome.COMMITTED
+        assert world.payment.calls["apply"] == 3
+
+
+async def test_a_step_that_is_refused_too_often_is_asked_before_the_saga_turns(world: World) -> None:
+    def never(_: types.Payload) -> types.Payload:
+        raise NotNow("LOCKED")
+
+    world.payment.operations["write"] = never
+    async with world.coordinator() as engine:
+        answer = await engine.execute(saga(*ALL))
+
+        assert answer.outcome is Outcome.COMPENSATED
+        assert [reason.code for reason in answer.reasons] == ["LOCKED"]
+        assert (world.payment.calls["apply"], world.payment.calls["abort"]) == (3, 1)
+        assert done_at(world) == NOWHERE
+
+
+async def test_at_the_deadline_the_steps_are_asked_and_one_that_proves_done_goes_on(world: World) -> None:
+    """The answer of the last step is lost; by the time of the deadline it is applied, so nothing is undone."""
+    async with world.coordinator() as engine:
+        world.order.lose_answers.add("apply")
+        answer = await engine.execute(saga(*ALL, deadline=0.05))
+        if answer.outcome is Outcome.PENDING:
+            answer = await engine.execute(saga(*ALL, deadline=0.05))
+
+        assert answer.outcome is Outcome.COMMITTED
+        assert done_at(world) == EVERYWHERE
+
+
+async def test_at_the_deadline_one_that_cannot_be_asked_does_not_keep_the_others_from_being_undone(
+    world: World,
+) -> None:
+    async with world.coordinator() as engine:
+        world.payment.lose_answers = {"apply", "abort", "compensate"}
+        gate = world.payment.hold("apply")
+        answer = await engine.execute(saga("stock.write", "payment.write", "order.write", deadline=0.05))
+
+        assert answer.outcome is Outcome.COMPENSATED
+        assert answer.pending == ("stock", "payment")
+        gate.set()
+        world.payment.lose_answers = set()
+        await until(lambda: not engine._live.names())
+        assert done_at(world) == NOWHERE
+
+
+async def test_past_the_pivot_a_refusal_is_repeated_until_it_is_done(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries = iter((True,) * 4 + (False,))
+
+    def stubborn(payload: types.Payload) -> types.Payload:
+        if next(tries):
+            raise Refuse("NO_COURIER")
+        return payload
+
+    world.order.operations["write"] = stubborn
+    async with world.coordinator() as engine:
+        with caplog.at_level(logging.CRITICAL):
+            answer = await engine.execute(saga(*ALL, pivot=1))
+
+        assert answer.outcome is Outcome.COMMITTED
+        assert done_at(world) == EVERYWHERE
+        assert "dead letter: step 'order-2'" in caplog.text
+
+
+async def test_r6_it_may_be_told_as_soon_as_it_is_certain(world: World) -> None:
+    async with world.coordinator() as engine:
+        gate = world.order.hold("apply")
+        answer = await engine.execute(replace(saga(*ALL, pivot=1), wait=Wait.DECIDED))
+
+        assert answer.outcome is Outcome.COMMITTED
+        assert not answer.applied
+        assert answer.pending == ("order",)
+        gate.set()
+        await until(lambda: not engine._live.names())
+
+
+async def test_r6_a_request_runs_once_and_after_compensation_only_a_higher_attempt_runs(world: World) -> None:
+    async with world.coordinator() as engine:
+        world.payment.operations["write"] = refuse
+        first = await engine.execute(saga(*ALL))
+        again = await engine.execute(saga(*ALL))
+        assert (first.outcome, again.outcome) == (Outcome.COMPENSATED, Outcome.COMPENSATED)
+        assert first.txid == again.txid
+
+        world.payment.operations["write"] = lambda payload: payload
+        second = await engine.execute(saga(*ALL, attempt=2))
+        third = await engine.execute(saga(*ALL, attempt=3))
+        assert second.outcome is Outcome.COMMITTED
+        assert (third.txid, third.attempt) == (second.txid, 2)
+        assert done_at(world) == EVERYWHERE
+
+
+async def test_r6_a_later_attempt_waits_until_the_one_before_is_undone(world: World) -> None:
+    async with world.coordinator() as engine:
+        world.payment.operations["write"] = refuse
+        gate = world.stock.hold("compensate")
+        first = asyncio.create_task(engine.execute(saga(*ALL)))
+        await until(lambda: world.stock.calls["compensate"] == 1)
+        world.payment.operations["write"] = lambda payload: payload
+        second = asyncio.create_task(engine.execute(saga(*ALL, attempt=2)))
+        await asyncio.sleep(0)
+        assert world.stock.calls["apply"] == 1
+        gate.set()
+
+        assert (await first).outcome is Outcome.COMPENSATED
+        assert (await second).outcome is Outcome.COMMITTED
+        assert done_at(world) == EVERYWHERE
+
+
+async def test_the_same_request_as_another_protocol_is_other_content(world: World) -> None:
+    async with world.coordinator() as engine:
+        await engine.execute(saga(*ALL))
+        with pytest.raises(Rejected, match="used with other content"):
+            await engine.execute(submission(*ALL))
+
+
+async def test_a_step_without_compensation_before_the_pivot_is_refused_before_anything_runs(world: World) -> None:
+    async with world.coordinator() as engine:
+        del world.payment.compensations["write"]
+        await engine.register("payment", "payment:1")
+        with pytest.raises(Rejected, match="step 'payment-1' may have to be undone") as refused:
+            await engine.execute(saga(*ALL))
+        assert refused.value.problem.field == "operations[1]"
+        with pytest.raises(Rejected, match="step 'payment-1' comes before the pivot"):
+            await engine.execute(saga(*ALL, pivot=2))
+        assert (await engine.execute(saga(*ALL, pivot=1))).outcome is Outcome.COMMITTED
+        assert sum(each.calls["apply"] for each in world.participants.values()) == 3
+
+
+async def test_what_only_reads_needs_no_compensation(world: World) -> None:
+    async with world.coordinator() as engine:
+        answer = await engine.execute(saga("stock.read=1", "payment.write=2"))
+
+        assert answer.outcome is Outcome.COMMITTED
+
+
+async def test_a_participant_that_is_away_before_the_start_aborts_it(world: World) -> None:
+    async with world.coordinator() as engine:
+        world.order.down = True
+        engine._peers.changed(engine._peers.get("order"))  # type: ignore[arg-type]
+        answer = await engine.execute(saga(*ALL, deadline=0.2))
+
+        assert answer.outcome is Outcome.ABORTED
+        assert done_at(world) == NOWHERE
+
+
+# --- crashes ----------------------------------------------------------------------------------------------------------
+
+
+async def crash_in(world: World, call: str, participant: str, asked: Submission) -> None:
+    """The coordinator dies while this call of this participant is under way."""
+    async with world.coordinator() as engine:
+        gate = world.participants[participant].hold(call)
+        asking = asyncio.create_task(engine.execute(asked))
+        await until(lambda: world.participants[participant].calls[call] > 0)
+        asking.cancel()
+    gate.set()
+
+
+async def ended(engine: Engine) -> None:
+    await until(lambda: not engine._live.names())
+
+
+@pytest.mark.parametrize("participant", ["stock", "payment", "order"])
+async def test_r8_a_saga_whose_coordinator_died_in_a_step_is_completed_by_the_next(
+    world: World, participant: str
+) -> None:
+    await crash_in(world, "apply", participant, saga(*ALL))
+    async with world.coordinator(register=False) as engine:
+        answer = await engine.execute(saga(*ALL))
+        await ended(engine)
+
+        assert answer.outcome is Outcome.COMMITTED
+        assert [result.payload.json for result in answer.results] == ["1", "2", "3"]
+        assert done_at(world) == EVERYWHERE
+
+
+@pytest.mark.parametrize("participant", ["stock", "payment", "order"])
+async def test_r8_a_saga_whose_coordinator_died_in_a_compensation_is_compensated_by_the_next(
+    world: World, participant: str
+) -> None:
+    asked = saga(*ALL, "stock.refuse")
+    await crash_in(world, "compensate", participant, asked)
+    async with world.coordinator(register=False) as engine:
+        answer = await engine.execute(asked)
+        await ended(engine)
+
+        assert answer.outcome is Outcome.COMPENSATED
+        assert [reason.code for reason in answer.reasons] == ["NO_FUNDS"]
+        assert done_at(world) == NOWHERE
+        assert [len(each.undone) for each in world.participants.values()] == [1, 1, 1]
+
+
+async def test_r4_what_was_not_started_durably_never_happened(world: World) -> None:
+    async with world.coordinator() as engine:
+        gate = asyncio.Event()
+        world.disk.sync = gate.wait  # type: ignore[assignment]
+        asking = asyncio.create_task(engine.execute(saga(*ALL)))
+        await until(lambda: bool(engine._live.names()))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        asking.cancel()
+    world.disk.sync = at_once
+    async with world.coordinator(register=False) as engine:
+        assert await engine.view("r-1") is None
+        assert sum(each.calls["apply"] for each in world.participants.values()) == 0
+
+
+async def test_a_saga_is_left_to_the_next_start_when_the_coordinator_stops(world: World) -> None:
+    async with world.coordinator() as engine:
+        gate = world.payment.hold("apply")
+        asking = asyncio.create_task(engine.execute(saga(*ALL)))
+        await until(lambda: world.payment.calls["apply"] == 1)
+        await engine.stop(grace=0)
+        assert (await asking).outcome is Outcome.PENDING
+    gate.set()
+    async with world.coordinator(register=False) as engine:
+        await ended(engine)
+        assert done_at(world) == EVERYWHERE
+
+
+# --- dead letters -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def stuck(world: World) -> AsyncIterator[tuple[World, Engine]]:
+    """A saga whose first step cannot be undone."""
+
+    def never(_: types.Payload) -> types.Payload:
+        raise Refuse("BROKEN")
+
+    world.stock.compensations["write"] = never
+    world.stock.retry.longest_pause.FromSeconds(1000)
+    world.stock.retry.first_pause.FromNanoseconds(1)
+    async with world.coordinator() as engine:
+        asking = asyncio.create_task(engine.execute(saga("stock.write", "payment.refuse")))
+        async with asyncio.timeout(5):
+            while not await engine.dead_letters():
+                await asyncio.sleep(0)
+        yield world, engine
+        asking.cancel()
+
+
+async def test_a_compensation_that_keeps_failing_is_a_dead_letter_and_never_dropped(
+    stuck: tuple[World, Engine],
+) -> None:
+    world, engine = stuck
+    (letter,) = await engine.dead_letters()
+
+    assert (letter.step, letter.participant, letter.compensation) == ("stock-0", "stock", True)
+    assert letter.attempts == 3
+    assert letter.reason.code == "BROKEN"
+    assert letter.request_id == "r-1"
+    tried = world.stock.calls["compensate"]
+    await until(lambda: world.stock.calls["compensate"] > tried)
+
+
+async def test_a_dead_letter_outlives_the_coordinator(stuck: tuple[World, Engine]) -> None:
+    world, engine = stuck
+    await engine.journal.flush()
+    await engine.abandon()
+    world.disk.crash()
+    async with world.coordinator(register=False) as after:
+        assert [letter.step for letter in await after.dead_letters()] == ["stock-0"]
+        world.stock.compensations["write"] = lambda payload: payload
+        await ended(after)
+        assert await after.dead_letters() == ()
+        assert done_at(world) == NOWHERE
+
+
+async def test_a_dead_letter_that_is_resolved_is_barred_recorded_and_over(stuck: tuple[World, Engine]) -> None:
+    world, engine = stuck
+    (letter,) = await engine.dead_letters()
+
+    done = await engine.resolve_dead_letter(
+        letter.txid, letter.step, actor="anna", reason="sent back by hand", even_if_away=False
+    )
+    await ended(engine)
+
+    assert done == Resolution(barred=True, done=False)
+    assert await engine.dead_letters() == ()
+    record = await engine.journal.transaction(letter.txid)
+    assert record is not None
+    assert [(each.actor, each.reason) for each in record.resolved.values()] == [("anna", "sent back by hand")]
+    assert record.ended
+    assert list(world.stock.compensated.values()) == ["tombstone"]
+
+
+async def test_a_dead_letter_is_not_resolved_while_its_participant_is_away_unless_told_so(
+    stuck: tuple[World, Engine],
+) -> None:
+    world, engine = stuck
+    (letter,) = await engine.dead_letters()
+    world.stock.down = True
+    with pytest.raises(Rejected, match="cannot be barred"):
+        await engine.resolve_dead_letter(letter.txid, letter.step, actor="a", reason="r", even_if_away=False)
+    assert await engine.dead_letters() != ()
+
+    done = await engine.resolve_dead_letter(letter.txid, letter.step, actor="a", reason="r", even_if_away=True)
+    assert done == Resolution(barred=False, done=False)
+    await ended(engine)
+
+
+async def test_a_dead_letter_can_be_tried_again_at_once(stuck: tuple[World, Engine]) -> None:
+    world, engine = stuck
+    (letter,) = await engine.dead_letters()
+    world.stock.compensations["write"] = lambda payload: payload
+    await engine.retry_dead_letter(letter.txid, letter.step)
+    await ended(engine)
+
+    assert done_at(world) == NOWHERE
+    with pytest.raises(Rejected, match="no dead letter"):
+        await engine.retry_dead_letter(letter.txid, letter.step)
+
+
+async def test_a_saga_has_nothing_in_doubt(world: World) -> None:
+    async with world.coordinator() as engine:
+        gate = world.payment.hold("apply")
+        asking = asyncio.create_task(engine.execute(saga(*ALL)))
+        await until(lambda: world.payment.calls["apply"] == 1)
+        assert any(isinstance(each, SagaUnderway) for each in engine._live)
+        assert (await engine.in_doubt()).branches == ()
+        gate.set()
+        await asking
