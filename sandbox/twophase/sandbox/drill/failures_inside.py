@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from twophase.contract.crashpoints import CrashPoint
 from twophase.coordinator.engine.api import DEFAULT_LIMITS
 from twophase.sandbox.drill.crowd import CROWDS
 from twophase.sandbox.drill.failure import AT_ONCE, BACK, Failure, Group
@@ -115,6 +116,16 @@ INSIDE: Final = (
         "the restarted coordinator",
         "seconds; it grows with their number",
         tuple(drill.name for drill in CROWDS),
+    ),
+    Failure(
+        Group.COORDINATOR,
+        "It dies in the middle of a saga",
+        "Its start is durable before anything is sent, so that the next coordinator takes the saga up: forward, unless"
+        " its turn is durable, too. What was done before is answered by the participants' ledgers and not done again."
+        " Nothing is locked meanwhile; what is done so far can be seen.",
+        "the restarted coordinator",
+        "3 s from its ready line, if all participants are there",
+        tuple(point.value for point in CrashPoint if point.value.startswith("saga.")),
     ),
     # --- a participant ------------------------------------------------------------------------------------------------
     Failure(
