@@ -12,7 +12,7 @@ import grpc
 
 from twophase.contract.names import Epoch, Txid
 from twophase.contract.status import Problem, from_call
-from twophase.coordinator.engine.api import Answer, Limits, Outcome, Submission, View, Which
+from twophase.coordinator.engine.api import Answer, DeadLetter, Limits, Outcome, Resolution, Submission, View, Which
 from twophase.coordinator.engine.diagnosis import Diagnosis
 from twophase.coordinator.engine.indoubt import Survey
 from twophase.coordinator.journal.events import BranchRef, Happening, Reason, RequestRef, TransactionRecord
@@ -71,6 +71,9 @@ class FakeEngine:
     registered: list[tuple[str, str]] = field(default_factory=list)
     doubts: Survey = field(default_factory=lambda: Survey((), (), ""))
     diagnosis: Diagnosis = field(default_factory=lambda: Diagnosis((), (), ""))
+    letters: tuple[DeadLetter, ...] = ()
+    resolution: Resolution = field(default_factory=lambda: Resolution(barred=True, done=False))
+    about_letters: list[tuple[Any, ...]] = field(default_factory=list)
     journal: Any = field(default_factory=lambda: SimpleNamespace(journal_id=JOURNAL, epoch=EPOCH))
 
     async def execute(self, submission: Submission) -> Answer:
@@ -90,6 +93,18 @@ class FakeEngine:
 
     async def register(self, name: str, address: str) -> None:
         self.registered.append((name, address))
+
+    async def dead_letters(self) -> tuple[DeadLetter, ...]:
+        return self.letters
+
+    async def retry_dead_letter(self, txid: Txid, step: str) -> None:
+        self.about_letters.append((txid, step))
+
+    async def resolve_dead_letter(
+        self, txid: Txid, step: str, *, actor: str, reason: str, even_if_away: bool
+    ) -> Resolution:
+        self.about_letters.append((txid, step, actor, reason, even_if_away))
+        return self.resolution
 
     async def in_doubt(self) -> Survey:
         return self.doubts

@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 from service.service_fakes import FakeEngine, Served, op, request, served
 from twophase.coordinator.engine.api import Limits
 from twophase.v1 import coordinator_pb2, types_pb2
+from twophase.v1 import coordinator_pb2 as pb
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 MANY = 1 << 20
@@ -94,13 +95,6 @@ async def test_the_limits_are_the_engines(service: Served) -> None:
     assert [over_payload.reason, over_count.reason, over_cap.reason] == ["OVER_LIMIT"] * 3
 
 
-async def test_a_saga_is_unimplemented_yet(service: Served) -> None:
-    problem, _ = await service.refused(service.stub.Execute(request(protocol=coordinator_pb2.PROTOCOL_SAGA)))
-
-    assert (problem.code, problem.field) == (grpc.StatusCode.UNIMPLEMENTED, "protocol")
-    assert "two-phase" in problem.remedy
-
-
 async def test_the_interactive_calls_say_what_to_use_instead(service: Served) -> None:
     stub = service.stub
     calls = [
@@ -116,7 +110,27 @@ async def test_the_interactive_calls_say_what_to_use_instead(service: Served) ->
         assert "Execute" in problem.message
 
 
+TXID = "00000001-cafe0001-000000000001"
+LETTER = {"txid": TXID, "step": "pay", "actor": "ada", "reason": "paid by hand"}
+
+
+def resolving(**changes: Any) -> coordinator_pb2.ResolveDeadLetterRequest:
+    return coordinator_pb2.ResolveDeadLetterRequest(**(LETTER | changes))
+
+
 BAD_READS: dict[str, tuple[str, Any, str, str]] = {
+    "retry of no saga": ("RetryDeadLetter", pb.RetryDeadLetterRequest(step="pay"), "txid", "MISSING_FIELD"),
+    "retry of an odd txid": ("RetryDeadLetter", pb.RetryDeadLetterRequest(txid="1"), "txid", "MALFORMED_FIELD"),
+    "retry of no step": ("RetryDeadLetter", pb.RetryDeadLetterRequest(txid=TXID), "step", "MISSING_FIELD"),
+    "resolve no saga": ("ResolveDeadLetter", resolving(txid=""), "txid", "MISSING_FIELD"),
+    "resolve no step": ("ResolveDeadLetter", resolving(step=""), "step", "MISSING_FIELD"),
+    "resolve a huge step": ("ResolveDeadLetter", resolving(step="x" * MANY), "step", "OVER_LIMIT"),
+    "resolve by nobody": ("ResolveDeadLetter", resolving(actor=" "), "actor", "MISSING_FIELD"),
+    "resolve by a long name": ("ResolveDeadLetter", resolving(actor="x" * 129), "actor", "OVER_LIMIT"),
+    "resolve without reason": ("ResolveDeadLetter", resolving(reason=""), "reason", "MISSING_FIELD"),
+    "resolve with a long reason": ("ResolveDeadLetter", resolving(reason="x" * 1001), "reason", "OVER_LIMIT"),
+    "resolve with a reason of lines": ("ResolveDeadLetter", resolving(reason="a\nb"), "reason", "MALFORMED_FIELD"),
+    "resolve with a cursor": ("ResolveDeadLetter", resolving(actor="\x1b[2J"), "actor", "MALFORMED_FIELD"),
     "get without key": ("Get", coordinator_pb2.GetRequest(), "key", "MISSING_FIELD"),
     "get by an empty txid": ("Get", coordinator_pb2.GetRequest(txid=""), "txid", "MISSING_FIELD"),
     "get by an odd txid": ("Get", coordinator_pb2.GetRequest(txid="1-2-3"), "txid", "MALFORMED_FIELD"),
@@ -155,6 +169,7 @@ async def test_other_bad_calls_are_refused_the_same_way(
     assert (problem.code, problem.field, problem.reason) == (INVALID, field, reason)
     assert problem.remedy
     assert service.engine.registered == []
+    assert service.engine.about_letters == []
 
 
 async def test_bytes_that_are_no_message_are_the_callers_fault(service: Served) -> None:

@@ -5,8 +5,9 @@ Lives here: mapping, one function a message. Must not live here: what applicatio
 
 from __future__ import annotations
 
-from twophase.contract.names import Epoch
+from twophase.contract.names import Epoch, Gid
 from twophase.coordinator import wire
+from twophase.coordinator.engine.api import DeadLetter
 from twophase.coordinator.engine.diagnosis import Diagnosis, ParticipantDiagnosis
 from twophase.coordinator.engine.indoubt import Doubt, Survey
 from twophase.coordinator.journal.events import BranchRef
@@ -36,6 +37,31 @@ def diagnose_response(
         label=diagnosis.label,
         epoch=wire.epoch_message(epoch),
     )
+
+
+def dead_letters_response(
+    letters: tuple[DeadLetter, ...], journal_id: str, epoch: Epoch
+) -> coordinator_pb2.ListDeadLettersResponse:
+    """The answer to ListDeadLetters."""
+    return coordinator_pb2.ListDeadLettersResponse(
+        dead_letters=[_dead_letter(letter, journal_id) for letter in letters], epoch=wire.epoch_message(epoch)
+    )
+
+
+def _dead_letter(letter: DeadLetter, journal_id: str) -> coordinator_pb2.DeadLetter:
+    message = coordinator_pb2.DeadLetter(
+        txid=str(letter.txid),
+        request_id=letter.request_id,
+        step=letter.step,
+        participant=letter.participant,
+        operation=letter.operation,
+        kind=types_pb2.BRANCH_KIND_COMPENSATION if letter.compensation else types_pb2.BRANCH_KIND_WORK,
+        attempts=letter.attempts,
+        refusal=wire.refusal(letter.reason),
+        gid=str(Gid(journal_id, letter.txid, letter.branch)),
+    )
+    message.since.FromMilliseconds(letter.since)
+    return message
 
 
 def _in_doubt(doubt: Doubt) -> coordinator_pb2.InDoubtBranch:

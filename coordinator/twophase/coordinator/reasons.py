@@ -22,6 +22,9 @@ OVER_LIMIT: Final = "OVER_LIMIT"
 UNKNOWN_VALUE: Final = "UNKNOWN_VALUE"
 """A number that names no value of the field's enum."""
 
+MALFORMED_STEPS: Final = "MALFORMED_STEPS"
+"""The steps of a request make no saga: two of one name, one that is not there, a circle, two pivots, one beside it."""
+
 NOT_OFFERED: Final = "NOT_OFFERED"
 """The call, or what it asks for, is in the contract but not offered."""
 

@@ -19,7 +19,7 @@ from grpc_status import rpc_status
 from twophase.contract.names import Txid
 from twophase.contract.status import Problem, to_status
 from twophase.coordinator import operator_wire, reasons, validation, wire
-from twophase.coordinator.engine.api import Answer, Limits, Rejected, Submission, View, Which
+from twophase.coordinator.engine.api import Answer, DeadLetter, Limits, Rejected, Resolution, Submission, View, Which
 from twophase.coordinator.engine.diagnosis import Diagnosis
 from twophase.coordinator.engine.indoubt import Survey
 from twophase.coordinator.journal.port import Journal
@@ -50,6 +50,11 @@ class Transactions(Protocol):
     async def register(self, name: str, address: str) -> None: ...
     async def in_doubt(self) -> Survey: ...
     async def diagnose(self) -> Diagnosis: ...
+    async def dead_letters(self) -> tuple[DeadLetter, ...]: ...
+    async def retry_dead_letter(self, txid: Txid, step: str) -> None: ...
+    async def resolve_dead_letter(
+        self, txid: Txid, step: str, *, actor: str, reason: str, even_if_away: bool
+    ) -> Resolution: ...
 
 
 class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
@@ -109,17 +114,25 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
     async def ListDeadLetters(
         self, request: coordinator_pb2.ListDeadLettersRequest, context: _Context
     ) -> coordinator_pb2.ListDeadLettersResponse:
-        raise Rejected(_not_offered("ListDeadLetters"))
+        journal = self._engine.journal
+        letters = await self._engine.dead_letters()
+        return operator_wire.dead_letters_response(letters, journal.journal_id, journal.epoch)
 
     async def RetryDeadLetter(
         self, request: coordinator_pb2.RetryDeadLetterRequest, context: _Context
     ) -> coordinator_pb2.RetryDeadLetterResponse:
-        raise Rejected(_not_offered("RetryDeadLetter"))
+        txid, step = validation.dead_letter(request)
+        await self._engine.retry_dead_letter(txid, step)
+        return coordinator_pb2.RetryDeadLetterResponse()
 
     async def ResolveDeadLetter(
         self, request: coordinator_pb2.ResolveDeadLetterRequest, context: _Context
     ) -> coordinator_pb2.ResolveDeadLetterResponse:
-        raise Rejected(_not_offered("ResolveDeadLetter"))
+        word = validation.resolution(request)
+        resolution = await self._engine.resolve_dead_letter(
+            word.txid, word.step, actor=word.actor, reason=word.reason, even_if_away=word.even_if_away
+        )
+        return coordinator_pb2.ResolveDeadLetterResponse(barred=resolution.barred, done=resolution.done)
 
     async def Begin(self, request: coordinator_pb2.BeginRequest, context: _Context) -> NoReturn:
         raise Rejected(_not_offered("Begin"))

@@ -1,28 +1,27 @@
 """What a client may send, checked before the engine sees anything of it.
 
 Lives here: one function a request message, from the message to the engine's values. Must not live here: questions that
-only the engine can answer (is there such a participant, was this request id used), mapping of answers (`wire`).
+only the engine can answer (is there such a participant, was this request id used), the operations of a request and
+their order (`validation_steps`), mapping of answers (`wire`).
 
 Every function raises `Rejected` with the field, the value and the remedy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final
 
-import grpc
 from google.protobuf import duration_pb2
 
 from twophase.contract import names
 from twophase.contract.addresses import Address, InvalidAddress
 from twophase.contract.names import Epoch, InvalidName, Txid
-from twophase.contract.status import Problem
 from twophase.contract.text import shorten
-from twophase.coordinator import reasons
-from twophase.coordinator.engine.api import NEVER_SEEN, Call, Limits, NeverSeen, Rejected, Submission, Wait, Which
-from twophase.v1 import coordinator_pb2, types_pb2
+from twophase.coordinator.complaints import brief, check_name, check_txid, malformed, missing, over, unknown
+from twophase.coordinator.engine.api import NEVER_SEEN, Limits, NeverSeen, Protocol, Submission, Wait, Which
+from twophase.coordinator.validation_steps import calls
+from twophase.v1 import coordinator_pb2
 
 MAX_PAGE: Final = 1000
 DEFAULT_PAGE: Final = 100
@@ -32,10 +31,19 @@ _MAX_SECONDS: Final = 315_576_000_000
 # The range of google.protobuf.Timestamp, from year 1 to year 9999.
 _FIRST_MOMENT: Final = -62_135_596_800
 _LAST_MOMENT: Final = 253_402_300_799
+_LONGEST_ACTOR: Final = 128
+_LONGEST_REASON: Final = 1000
+# A step that was given no name has a longer one than may be given: its participant's, its operation's, and a number.
+_LONGEST_STEP: Final = 160
 _WAITS: Final = {
     coordinator_pb2.WAIT_UNSPECIFIED: Wait.APPLIED,
     coordinator_pb2.WAIT_APPLIED: Wait.APPLIED,
     coordinator_pb2.WAIT_DECIDED: Wait.DECIDED,
+}
+_PROTOCOLS: Final = {
+    coordinator_pb2.PROTOCOL_UNSPECIFIED: Protocol.TWO_PHASE,
+    coordinator_pb2.PROTOCOL_TWO_PHASE: Protocol.TWO_PHASE,
+    coordinator_pb2.PROTOCOL_SAGA: Protocol.SAGA,
 }
 
 
@@ -57,31 +65,44 @@ class Question:
     at: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A person's word that a dead letter is done: which one, who says so, and why."""
+
+    txid: Txid
+    step: str
+    actor: str
+    reason: str
+    even_if_away: bool
+
+
 def submission(request: coordinator_pb2.ExecuteRequest, limits: Limits) -> Submission:
     """The transaction that an Execute asks for."""
-    _name("request_id", request.request_id, names.check_request_id, "make one id for each piece of business, once")
-    _protocol(request.protocol)
+    check_name("request_id", request.request_id, names.check_request_id, "make one id for each piece of business, once")
     return Submission(
         request_id=request.request_id,
         attempt=request.attempt or 1,
         seen_epoch=_seen_epoch(request),
-        calls=_calls(request, limits),
+        calls=calls(request.operations, limits),
         deadline=_deadline(request, limits),
         wait=_wait(request.wait),
+        protocol=_protocol(request.protocol),
     )
 
 
 def registration(request: coordinator_pb2.RegisterRequest) -> tuple[str, str]:
     """The name and the address of the participant that Register makes known."""
-    _name("participant", request.participant, names.check_participant_name, "give the name the participant runs under")
+    check_name(
+        "participant", request.participant, names.check_participant_name, "give the name the participant runs under"
+    )
     if not request.address:
-        _missing("address", "give host:port, as reached from the coordinator")
+        missing("address", "give host:port, as reached from the coordinator")
     try:
         address = Address.parse(request.address)
     except InvalidAddress as error:
-        _malformed("address", request.address, str(error), "give host:port, as reached from the coordinator")
+        malformed("address", request.address, str(error), "give host:port, as reached from the coordinator")
     if address.port == 0:
-        _malformed("address", request.address, f"address {address} has port 0", "give the port it listens on")
+        malformed("address", request.address, f"address {address} has port 0", "give the port it listens on")
     return request.participant, str(address)
 
 
@@ -93,27 +114,56 @@ def question(request: coordinator_pb2.GetRequest) -> Question:
 def _key(request: coordinator_pb2.GetRequest) -> Txid | str:
     which = request.WhichOneof("key")
     if which is None:
-        _missing("key", "set txid or request_id")
+        missing("key", "set txid or request_id")
     if which == "txid":
-        return _txid("txid", request.txid, "give it as Execute answered it")
-    _name("request_id", request.request_id, names.check_request_id, "give the id that was sent with Execute")
+        return check_txid("txid", request.txid, "give it as Execute answered it")
+    check_name("request_id", request.request_id, names.check_request_id, "give the id that was sent with Execute")
     return request.request_id
 
 
 def page(request: coordinator_pb2.ListRequest) -> Page:
     """The page that List asks for."""
     if request.page_size > MAX_PAGE:
-        _over("page_size", request.page_size, f"page_size {request.page_size} is over {MAX_PAGE}", "ask for less")
+        over("page_size", request.page_size, f"page_size {request.page_size} is over {MAX_PAGE}", "ask for less")
     before = None
     if request.page_token:
-        before = _txid("page_token", request.page_token, "give next_page_token of the page before, or nothing")
+        before = check_txid("page_token", request.page_token, "give next_page_token of the page before, or nothing")
     return Page(request.page_size or DEFAULT_PAGE, before, _which(request))
+
+
+def dead_letter(
+    request: coordinator_pb2.RetryDeadLetterRequest | coordinator_pb2.ResolveDeadLetterRequest,
+) -> tuple[Txid, str]:
+    """The saga and the step of a dead letter."""
+    remedy = "give it as ListDeadLetters tells it"
+    txid = check_txid("txid", request.txid, remedy)
+    _text("step", request.step, _LONGEST_STEP, remedy)
+    return txid, request.step
+
+
+def resolution(request: coordinator_pb2.ResolveDeadLetterRequest) -> Word:
+    """Which dead letter is taken for done, by whom, and why."""
+    txid, step = dead_letter(request)
+    _text("actor", request.actor, _LONGEST_ACTOR, f"say who resolves it, in 1 to {_LONGEST_ACTOR} characters")
+    remedy = f"say in 1 to {_LONGEST_REASON} characters what was done instead, or why nothing needs to be"
+    _text("reason", request.reason, _LONGEST_REASON, remedy)
+    return Word(txid, step, request.actor, request.reason, request.even_if_away)
+
+
+def _text(field: str, text: str, longest: int, remedy: str) -> None:
+    """A line for people."""
+    if not text.strip():
+        missing(field, remedy)
+    if len(text) > longest:
+        over(field, shorten(text), f"{field} has {len(text)} characters, over the limit of {longest}", remedy)
+    if not text.isprintable():
+        malformed(field, shorten(text), f"{field} has line breaks, or other characters that cannot be printed", remedy)
 
 
 def _which(request: coordinator_pb2.ListRequest) -> Which:
     if request.unfinished_only and request.heuristic_only:
         fact = "heuristic_only cannot be asked for together with unfinished_only"
-        _malformed("heuristic_only", "true", fact, "ask for them one after the other")
+        malformed("heuristic_only", "true", fact, "ask for them one after the other")
     if request.unfinished_only:
         return Which.UNFINISHED
     return Which.HEURISTIC if request.heuristic_only else Which.ALL
@@ -124,34 +174,9 @@ def _moment(request: coordinator_pb2.GetRequest) -> int | None:
         return None
     seconds, nanos = request.at.seconds, request.at.nanos
     if not (_FIRST_MOMENT <= seconds <= _LAST_MOMENT and 0 <= nanos < _NANOS):
-        _malformed("at", f"{seconds}.{nanos:09d}", "at is no moment between the years 1 and 9999", "give such a moment")
+        malformed("at", f"{seconds}.{nanos:09d}", "at is no moment between the years 1 and 9999", "give such a moment")
     # Up to the end of the millisecond: that is how exactly the journal tells the time.
     return seconds * 1000 + nanos // 1_000_000
-
-
-def _calls(request: coordinator_pb2.ExecuteRequest, limits: Limits) -> tuple[Call, ...]:
-    count = len(request.operations)
-    if count == 0:
-        _missing("operations", f"give 1 to {limits.operations} operations")
-    if count > limits.operations:
-        _over("operations", count, f"{count} operations are over the limit of {limits.operations}", "send fewer")
-    calls = tuple(_call(index, operation, limits) for index, operation in enumerate(request.operations))
-    participants = len({call.participant for call in calls})
-    if participants > limits.participants:
-        message = f"operations at {participants} participants are over the limit of {limits.participants}"
-        _over("operations", participants, message, "name fewer participants")
-    return calls
-
-
-def _call(index: int, operation: types_pb2.Operation, limits: Limits) -> Call:
-    at = f"operations[{index}]"
-    _name(f"{at}.participant", operation.participant, names.check_participant_name, "give a registered name")
-    _name(f"{at}.name", operation.name, names.check_operation_name, "give a name the participant declares")
-    size = operation.payload.ByteSize()
-    if size > limits.payload_bytes:
-        message = f"the payload of {at} has {size} bytes, over the limit of {limits.payload_bytes}"
-        _over(f"{at}.payload", size, message, "send less, or a reference to it")
-    return Call(operation.participant, operation.name, operation.payload)
 
 
 def _seen_epoch(request: coordinator_pb2.ExecuteRequest) -> Epoch | NeverSeen | None:
@@ -165,7 +190,7 @@ def _seen_epoch(request: coordinator_pb2.ExecuteRequest) -> Epoch | NeverSeen | 
     except InvalidName as error:
         value = f"{seen.number}/{seen.nonce}"
         remedy = "give the epoch of the last answer as it came, number 0 without nonce if there was none, or leave it"
-        _malformed("seen_epoch", value, _brief(error, seen.nonce), remedy)
+        malformed("seen_epoch", value, brief(error, seen.nonce), remedy)
 
 
 def _deadline(request: coordinator_pb2.ExecuteRequest, limits: Limits) -> float:
@@ -176,12 +201,12 @@ def _deadline(request: coordinator_pb2.ExecuteRequest, limits: Limits) -> float:
     shown = f"{given.seconds} s {given.nanos} ns"
     if not _well_formed(given):
         fact = f"deadline {shown} is no duration: nanos must be below 10^9 and have the sign of seconds"
-        _malformed("deadline", shown, fact, remedy)
+        malformed("deadline", shown, fact, remedy)
     if (given.seconds, given.nanos) <= (0, 0):
-        _malformed("deadline", shown, f"deadline {shown} is not greater than 0", remedy)
+        malformed("deadline", shown, f"deadline {shown} is not greater than 0", remedy)
     seconds = given.seconds + given.nanos / _NANOS
     if seconds > limits.deadline_cap:
-        _over("deadline", shown, f"deadline {shown} is over the cap of {limits.deadline_cap:g} s", remedy)
+        over("deadline", shown, f"deadline {shown} is over the cap of {limits.deadline_cap:g} s", remedy)
     return seconds
 
 
@@ -190,78 +215,13 @@ def _well_formed(duration: duration_pb2.Duration) -> bool:
     return same_sign and abs(duration.nanos) < _NANOS and abs(duration.seconds) <= _MAX_SECONDS
 
 
-def _protocol(number: coordinator_pb2.Protocol.ValueType) -> None:
-    match number:
-        case coordinator_pb2.PROTOCOL_UNSPECIFIED | coordinator_pb2.PROTOCOL_TWO_PHASE:
-            return
-        case coordinator_pb2.PROTOCOL_SAGA:
-            raise Rejected(
-                Problem(
-                    code=grpc.StatusCode.UNIMPLEMENTED,
-                    reason=reasons.NOT_OFFERED,
-                    message="this coordinator does not run sagas; leave `protocol` unset for two-phase commit",
-                    field="protocol",
-                    value="PROTOCOL_SAGA",
-                    remedy="leave it unset for two-phase commit",
-                )
-            )
-        case _:
-            _unknown("protocol", number, "leave it unset for two-phase commit")
+def _protocol(number: coordinator_pb2.Protocol.ValueType) -> Protocol:
+    if number not in _PROTOCOLS:
+        unknown("protocol", number, "give PROTOCOL_TWO_PHASE or PROTOCOL_SAGA, or leave it for two-phase commit")
+    return _PROTOCOLS[number]
 
 
 def _wait(number: coordinator_pb2.Wait.ValueType) -> Wait:
     if number not in _WAITS:
-        _unknown("wait", number, "give WAIT_APPLIED or WAIT_DECIDED, or leave it")
+        unknown("wait", number, "give WAIT_APPLIED or WAIT_DECIDED, or leave it")
     return _WAITS[number]
-
-
-def _txid(field: str, text: str, remedy: str) -> Txid:
-    if not text:
-        _missing(field, remedy)
-    try:
-        return Txid.parse(text)
-    except InvalidName as error:
-        _malformed(field, text, _brief(error, text), remedy)
-
-
-def _name(field: str, text: str, check: Callable[[str], str], remedy: str) -> None:
-    if not text:
-        _missing(field, remedy)
-    try:
-        check(text)
-    except InvalidName as error:
-        _malformed(field, text, _brief(error, text), remedy)
-
-
-def _brief(error: InvalidName, text: str) -> str:
-    """The error's own words around a value cut short: what follows the value says what is expected."""
-    return str(error).replace(repr(text), f"'{shorten(text)}'")
-
-
-def _missing(field: str, remedy: str) -> NoReturn:
-    _reject(reasons.MISSING_FIELD, field, "", f"{field} is missing", remedy)
-
-
-def _malformed(field: str, value: object, fact: str, remedy: str) -> NoReturn:
-    _reject(reasons.MALFORMED_FIELD, field, value, fact, remedy)
-
-
-def _over(field: str, value: object, fact: str, remedy: str) -> NoReturn:
-    _reject(reasons.OVER_LIMIT, field, value, fact, remedy)
-
-
-def _unknown(field: str, number: int, remedy: str) -> NoReturn:
-    _reject(reasons.UNKNOWN_VALUE, field, number, f"{field} {number} names no value this coordinator knows", remedy)
-
-
-def _reject(reason: str, field: str, value: object, fact: str, remedy: str) -> NoReturn:
-    raise Rejected(
-        Problem(
-            code=grpc.StatusCode.INVALID_ARGUMENT,
-            reason=reason,
-            message=f"{fact}; {remedy}" if fact.startswith(field) else f"{field}: {fact}; {remedy}",
-            field=field,
-            value=str(value),
-            remedy=remedy,
-        )
-    )

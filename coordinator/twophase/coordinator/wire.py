@@ -29,7 +29,7 @@ from twophase.coordinator.journal.events import (
     Turned,
     Voted,
 )
-from twophase.coordinator.protocol.decisions import Decision, DecisionKind, Ending, Vote
+from twophase.coordinator.protocol.decisions import SAGA, Decision, DecisionKind, Ending, Vote
 from twophase.v1 import coordinator_pb2, types_pb2
 
 _OUTCOMES = {
@@ -91,7 +91,7 @@ def transaction(view: View, journal_id: str) -> coordinator_pb2.Transaction:
         txid=str(record.txid),
         request_id="" if record.request is None else record.request.request_id,
         attempt=0 if record.request is None else record.request.attempt,
-        protocol=coordinator_pb2.PROTOCOL_TWO_PHASE,
+        protocol=coordinator_pb2.PROTOCOL_SAGA if is_saga(record) else coordinator_pb2.PROTOCOL_TWO_PHASE,
         outcome=_OUTCOMES[view.outcome],
         decision=decision(record.decision),
         applied=view.applied,
@@ -100,6 +100,8 @@ def transaction(view: View, journal_id: str) -> coordinator_pb2.Transaction:
                 gid=str(Gid(journal_id, record.txid, branch.number)),
                 participant=branch.participant,
                 state=branch_state(record, branch),
+                step=_step(record, branch.number),
+                operation=_operation(record, branch.number),
             )
             for branch in sorted(record.branches, key=lambda branch: branch.number)
         ],
@@ -127,10 +129,11 @@ def _event(happening: Happening, record: TransactionRecord, journal_id: str) -> 
         case Finished(txid, branch, ending):
             message.kind = coordinator_pb2.EVENT_KIND_FINISHED
             message.gid, message.participant = str(Gid(journal_id, txid, branch)), _participant(record, branch)
-            message.state = _ended_state(ending, record.committed)
+            message.state = _done_state(ending) if is_saga(record) else _ended_state(ending, record.committed)
         case Ended(_, committed):
             message.kind = coordinator_pb2.EVENT_KIND_ENDED
-            message.outcome = _OUTCOMES[Outcome.COMMITTED if committed else Outcome.ABORTED]
+            undone = Outcome.COMPENSATED if is_saga(record) else Outcome.ABORTED
+            message.outcome = _OUTCOMES[Outcome.COMMITTED if committed else undone]
         case Turned(reasons=why):
             message.kind = coordinator_pb2.EVENT_KIND_TURNED
             message.refusals.extend(refusal(reason) for reason in why)
@@ -147,7 +150,28 @@ def _event(happening: Happening, record: TransactionRecord, journal_id: str) -> 
             message.actor, message.reason = actor, why
         case _:
             assert_never(happening.event)
+    match happening.event:
+        case Finished(_, branch) | Compensated(_, branch) | DeadLettered(_, branch) | Resolved(_, branch):
+            message.step = _step(record, branch)
+        case _:
+            pass
     return message
+
+
+def is_saga(record: TransactionRecord) -> bool:
+    """Whether it ran as a saga; an attempt that was aborted before it began did not."""
+    return record.decision == SAGA
+
+
+def _step(record: TransactionRecord, number: int) -> str:
+    """The name of a saga's step; empty for a branch of two-phase commit."""
+    steps = record.definition.steps if record.definition is not None else ()
+    return steps[number].name if number < len(steps) else ""
+
+
+def _operation(record: TransactionRecord, number: int) -> str:
+    steps = record.definition.steps if record.definition is not None else ()
+    return steps[number].operation if number < len(steps) else ""
 
 
 def _participant(record: TransactionRecord, number: int) -> str:
@@ -170,7 +194,8 @@ def refusal(reason: Reason) -> types_pb2.Refusal:
 def problem_of(answer: Answer, request: coordinator_pb2.ExecuteRequest) -> Problem | None:
     """The error that an abort is told as, if the request itself was at fault; None if it is a plain answer.
 
-    Only the reason that decided counts: the others may be consequences.
+    Only the reason that decided counts: the others may be consequences. A saga that was compensated is always an
+    answer: it was begun, and others may have seen what was done and undone.
     """
     if answer.outcome is not Outcome.ABORTED or not answer.reasons:
         return None
@@ -222,6 +247,8 @@ def decision(made: Decision | None) -> types_pb2.Decision.ValueType:
 
 def branch_state(record: TransactionRecord, branch: BranchRef) -> coordinator_pb2.BranchState.ValueType:
     """Where a branch stands, as the journal knows it."""
+    if is_saga(record):
+        return _saga_state(record, branch.number)
     ending = record.endings.get(branch.number)
     if ending is not None:
         return _ended_state(ending, record.committed)
@@ -259,3 +286,34 @@ def _voted_state(vote: Vote | None) -> coordinator_pb2.BranchState.ValueType:
             return coordinator_pb2.BRANCH_STATE_REFUSED
         case Vote.LOST | None:
             return coordinator_pb2.BRANCH_STATE_WORKING
+
+
+def _saga_state(record: TransactionRecord, number: int) -> coordinator_pb2.BranchState.ValueType:
+    """Where a step of a saga stands. What a person has to know comes first, then what the ledgers proved."""
+    ending = record.endings.get(number)
+    if number in record.dead:
+        return coordinator_pb2.BRANCH_STATE_DEAD_LETTER
+    if number in record.resolved:
+        return coordinator_pb2.BRANCH_STATE_RESOLVED
+    if ending is not None and ending is not Ending.APPLIED:
+        return _done_state(ending)
+    if number in record.compensated or (record.ended and not record.committed):
+        return coordinator_pb2.BRANCH_STATE_COMPENSATED
+    if ending is Ending.APPLIED or record.ended:
+        return coordinator_pb2.BRANCH_STATE_APPLIED
+    after = record.definition.steps[number].after if record.definition is not None else ()
+    done = all(record.endings.get(each) is Ending.APPLIED or each in record.resolved for each in after)
+    return coordinator_pb2.BRANCH_STATE_WORKING if done else coordinator_pb2.BRANCH_STATE_WAITING
+
+
+def _done_state(ending: Ending) -> coordinator_pb2.BranchState.ValueType:
+    """How the work of a saga's step ended; it cannot end against a decision, since how it ends is what decides."""
+    match ending:
+        case Ending.APPLIED:
+            return coordinator_pb2.BRANCH_STATE_APPLIED
+        case Ending.REFUSED:
+            return coordinator_pb2.BRANCH_STATE_REFUSED
+        case Ending.ABORTED | Ending.LOST:
+            return coordinator_pb2.BRANCH_STATE_ABORTED
+        case _:
+            assert_never(ending)

@@ -1,4 +1,4 @@
-"""Names: journals, epochs, transactions, branches (GIDs), participants, operations, requests.
+"""Names: journals, epochs, transactions, branches (GIDs), participants, operations, steps, requests.
 
 Lives here: their forms, parsed and validated as a whole. Every name is ASCII with fields of fixed width, so that order
 as text is order as numbers and no name is a prefix of another. Must not live here: who gives a name out.
@@ -22,6 +22,7 @@ _GID_RE: Final = re.compile(rf"tp-({_JOURNAL})-{_TXID}-([0-9a-f]{{4}})")
 _PARTICIPANT_RE: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _OPERATION_RE: Final = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 _REQUEST_RE: Final = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
+_STEP_RE: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 class InvalidName(ValueError):
@@ -138,4 +139,11 @@ def check_request_id(text: str) -> str:
         raise InvalidName(
             f"request id {text!r} is not 1 to 128 characters of A-Z, a-z, 0-9, '.', '_', ':', '/' and '-'"
         )
+    return text
+
+
+def check_step_name(text: str) -> str:
+    """Returns `text` if a client can name a step so. Raises `InvalidName`."""
+    if _STEP_RE.fullmatch(text) is None:
+        raise InvalidName(f"step name {text!r} is not 1 to 64 characters of A-Z, a-z, 0-9, '.', '_', ':' and '-'")
     return text

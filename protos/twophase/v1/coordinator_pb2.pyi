@@ -7,16 +7,19 @@ Errors. A call that is wrong in itself is answered with a gRPC status and `googl
 started: ErrorInfo (domain `twophase`; its metadata names the `field`, the `value`, the `remedy` and says
 `outcome_known`) and, for a bad field, BadRequest.
 
-  INVALID_ARGUMENT     a field is malformed, missing or over its limit, or a payload is not of the operation's type
-  NOT_FOUND            no such participant, operation or transaction
+  INVALID_ARGUMENT     a field is malformed, missing or over its limit, a payload is not of the operation's type, or the
+                       steps make no saga (two of one name, one that is not there, a circle, two pivots)
+  NOT_FOUND            no such participant, operation, transaction or dead letter
   ALREADY_EXISTS       the request id was used with other content; the name belongs to another database
   FAILED_PRECONDITION  the transaction is not in a state that allows this
   RESOURCE_EXHAUSTED   the coordinator has as many transactions as it takes, or its disk is full; send again later
   UNIMPLEMENTED        this coordinator does not offer the call, or the protocol asked for
   UNAVAILABLE          the coordinator is stopping or starting; nothing was started; send again
 
-A business refusal is no error: it is the answer OUTCOME_ABORTED with its reasons. A lost connection, DEADLINE_EXCEEDED
-or any other status tells nothing about the outcome: ask with Get, or send the same Execute again.
+A business refusal is no error: it is the answer OUTCOME_ABORTED with its reasons. Nor is a saga that is undone: it is
+always the answer OUTCOME_COMPENSATED, also if it turned for a payload or a name that a participant refused, since it was
+begun, and what it did could be seen until it was undone. A lost connection, DEADLINE_EXCEEDED or any other status tells
+nothing about the outcome: ask with Get, or send the same Execute again.
 """
 
 from collections import abc as _abc
@@ -389,8 +392,8 @@ class ExecuteResponse(_message.Message):
     outcome: Global___Outcome.ValueType
     """The outcome."""
     applied: _builtins.bool
-    """True if every branch is finished. False with OUTCOME_COMMITTED or OUTCOME_ABORTED: the outcome is certain, and the
-    participants in `pending` will follow by themselves.
+    """True if every branch is finished. False with OUTCOME_COMMITTED, OUTCOME_ABORTED or OUTCOME_COMPENSATED: the outcome
+    is certain, and the participants in `pending` will follow by themselves.
     """
     attempt: _builtins.int
     """The attempt that this is the outcome of. For a request id that is committed, the attempt that committed it."""
@@ -402,7 +405,7 @@ class ExecuteResponse(_message.Message):
 
     @_builtins.property
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Refusal]:
-        """Why it was aborted; the first one decided it."""
+        """Why it was aborted or compensated; the first one decided it."""
 
     @_builtins.property
     def pending(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -912,7 +915,7 @@ class Transaction(_message.Message):
 
     @_builtins.property
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Refusal]:
-        """Why it was aborted."""
+        """Why it was aborted or compensated."""
 
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___TransactionEvent]:

@@ -126,12 +126,14 @@ class CoordinatorServicer(object):
 
     def Execute(self, request, context):
         """Runs a whole transaction in one call. Operations at the same participant form one branch and run in the order given;
-        branches run at the same time.
+        branches run at the same time. As a saga, every operation is a step and a branch of its own.
 
         May be repeated with the same request id, attempt and content, at once or after a lost answer: it is executed once,
         and a repetition waits for the running one or gets the recorded outcome. After OUTCOME_ABORTED the same id may be
         used again with a higher attempt, also with other content. So too after a payload that only the participant could
-        find wrong (INVALID_ARGUMENT): such an attempt was begun, is aborted, and is shown by Get. A client that hangs up
+        find wrong (INVALID_ARGUMENT): such an attempt was begun, is aborted, and is shown by Get. And after
+        OUTCOME_COMPENSATED, once every step of that attempt is undone (`applied`); a higher attempt that comes earlier waits
+        for that, for as long as its deadline, and is then answered for the one that is being undone. A client that hangs up
         cancels nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

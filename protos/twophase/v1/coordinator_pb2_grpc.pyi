@@ -7,16 +7,19 @@ Errors. A call that is wrong in itself is answered with a gRPC status and `googl
 started: ErrorInfo (domain `twophase`; its metadata names the `field`, the `value`, the `remedy` and says
 `outcome_known`) and, for a bad field, BadRequest.
 
-  INVALID_ARGUMENT     a field is malformed, missing or over its limit, or a payload is not of the operation's type
-  NOT_FOUND            no such participant, operation or transaction
+  INVALID_ARGUMENT     a field is malformed, missing or over its limit, a payload is not of the operation's type, or the
+                       steps make no saga (two of one name, one that is not there, a circle, two pivots)
+  NOT_FOUND            no such participant, operation, transaction or dead letter
   ALREADY_EXISTS       the request id was used with other content; the name belongs to another database
   FAILED_PRECONDITION  the transaction is not in a state that allows this
   RESOURCE_EXHAUSTED   the coordinator has as many transactions as it takes, or its disk is full; send again later
   UNIMPLEMENTED        this coordinator does not offer the call, or the protocol asked for
   UNAVAILABLE          the coordinator is stopping or starting; nothing was started; send again
 
-A business refusal is no error: it is the answer OUTCOME_ABORTED with its reasons. A lost connection, DEADLINE_EXCEEDED
-or any other status tells nothing about the outcome: ask with Get, or send the same Execute again.
+A business refusal is no error: it is the answer OUTCOME_ABORTED with its reasons. Nor is a saga that is undone: it is
+always the answer OUTCOME_COMPENSATED, also if it turned for a payload or a name that a participant refused, since it was
+begun, and what it did could be seen until it was undone. A lost connection, DEADLINE_EXCEEDED or any other status tells
+nothing about the outcome: ask with Get, or send the same Execute again.
 """
 
 from collections import abc as _abc
@@ -60,12 +63,14 @@ class CoordinatorStub:
     """
     Execute: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ExecuteRequest, _coordinator_pb2.ExecuteResponse]
     """Runs a whole transaction in one call. Operations at the same participant form one branch and run in the order given;
-    branches run at the same time.
+    branches run at the same time. As a saga, every operation is a step and a branch of its own.
 
     May be repeated with the same request id, attempt and content, at once or after a lost answer: it is executed once,
     and a repetition waits for the running one or gets the recorded outcome. After OUTCOME_ABORTED the same id may be
     used again with a higher attempt, also with other content. So too after a payload that only the participant could
-    find wrong (INVALID_ARGUMENT): such an attempt was begun, is aborted, and is shown by Get. A client that hangs up
+    find wrong (INVALID_ARGUMENT): such an attempt was begun, is aborted, and is shown by Get. And after
+    OUTCOME_COMPENSATED, once every step of that attempt is undone (`applied`); a higher attempt that comes earlier waits
+    for that, for as long as its deadline, and is then answered for the one that is being undone. A client that hangs up
     cancels nothing.
     """
     Begin: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.BeginRequest, _coordinator_pb2.BeginResponse]
@@ -138,12 +143,14 @@ class CoordinatorAsyncStub(CoordinatorStub):
     """
     Execute: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ExecuteRequest, _coordinator_pb2.ExecuteResponse]  # type: ignore[assignment]
     """Runs a whole transaction in one call. Operations at the same participant form one branch and run in the order given;
-    branches run at the same time.
+    branches run at the same time. As a saga, every operation is a step and a branch of its own.
 
     May be repeated with the same request id, attempt and content, at once or after a lost answer: it is executed once,
     and a repetition waits for the running one or gets the recorded outcome. After OUTCOME_ABORTED the same id may be
     used again with a higher attempt, also with other content. So too after a payload that only the participant could
-    find wrong (INVALID_ARGUMENT): such an attempt was begun, is aborted, and is shown by Get. A client that hangs up
+    find wrong (INVALID_ARGUMENT): such an attempt was begun, is aborted, and is shown by Get. And after
+    OUTCOME_COMPENSATED, once every step of that attempt is undone (`applied`); a higher attempt that comes earlier waits
+    for that, for as long as its deadline, and is then answered for the one that is being undone. A client that hangs up
     cancels nothing.
     """
     Begin: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.BeginRequest, _coordinator_pb2.BeginResponse]  # type: ignore[assignment]
@@ -225,12 +232,14 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.ExecuteResponse, _abc.Awaitable[_coordinator_pb2.ExecuteResponse]]:
         """Runs a whole transaction in one call. Operations at the same participant form one branch and run in the order given;
-        branches run at the same time.
+        branches run at the same time. As a saga, every operation is a step and a branch of its own.
 
         May be repeated with the same request id, attempt and content, at once or after a lost answer: it is executed once,
         and a repetition waits for the running one or gets the recorded outcome. After OUTCOME_ABORTED the same id may be
         used again with a higher attempt, also with other content. So too after a payload that only the participant could
-        find wrong (INVALID_ARGUMENT): such an attempt was begun, is aborted, and is shown by Get. A client that hangs up
+        find wrong (INVALID_ARGUMENT): such an attempt was begun, is aborted, and is shown by Get. And after
+        OUTCOME_COMPENSATED, once every step of that attempt is undone (`applied`); a higher attempt that comes earlier waits
+        for that, for as long as its deadline, and is then answered for the one that is being undone. A client that hangs up
         cancels nothing.
         """
 
