@@ -19,6 +19,7 @@ from twophase.contract.names import (
     check_operation_name,
     check_participant_name,
     check_request_id,
+    check_step_name,
 )
 
 JOURNAL = "0123456789abcdef"
@@ -91,9 +92,9 @@ def test_odd_characters_are_refused_everywhere(odd: str, place: str) -> None:
         read(text)
         with pytest.raises(InvalidName):
             read(spoilt(text))
-    for check in (check_operation_name, check_request_id):
+    for check in (check_operation_name, check_request_id, check_step_name):
         check("reserve")
-        if odd != "_":  # allowed in both, unless an operation's name starts with it
+        if odd != "_":  # allowed in all, unless an operation's name starts with it
             with pytest.raises(InvalidName):
                 check(spoilt("reserve"))
 
@@ -135,7 +136,7 @@ def test_a_field_out_of_its_range_is_refused_with_its_value(build: Callable[[], 
 
 @pytest.mark.parametrize(
     ("check", "longest"),
-    [(check_participant_name, 63), (check_operation_name, 63), (check_request_id, 128)],
+    [(check_participant_name, 63), (check_operation_name, 63), (check_request_id, 128), (check_step_name, 64)],
 )
 def test_names_end_where_the_contract_says(check: Callable[[str], str], longest: int) -> None:
     assert check("a" * longest) == "a" * longest
@@ -150,3 +151,4 @@ def test_a_name_starts_with_a_letter_and_a_request_id_with_what_it_likes() -> No
             with pytest.raises(InvalidName):
                 check(f"{first}order")
     assert check_request_id("-2026/11:21_a.B") == "-2026/11:21_a.B"
+    assert check_step_name("2026-11:21_a.B") == "2026-11:21_a.B"
