@@ -14,13 +14,15 @@ from psycopg import sql
 from twophase.participant import Refused
 from twophase.sandbox.checkout.audit import Findings, audit
 from twophase.sandbox.checkout.delivery import Destination, schedule
+from twophase.sandbox.checkout.delivery import cancel as cancel_delivery
 from twophase.sandbox.checkout.driver import Answer, Told
-from twophase.sandbox.checkout.inventory import Item, Reservation, reserve
+from twophase.sandbox.checkout.inventory import Item, Reservation, release, reserve
 from twophase.sandbox.checkout.opening import Opening
 from twophase.sandbox.checkout.order import Line as OrderLine
 from twophase.sandbox.checkout.order import NewOrder, place
+from twophase.sandbox.checkout.order import cancel as cancel_order
 from twophase.sandbox.checkout.orders import Line, Order
-from twophase.sandbox.checkout.payment import Charge, charge
+from twophase.sandbox.checkout.payment import Charge, charge, refund
 from twophase.sandbox.checkout.services import NAMES
 from twophase.sandbox.postgres import Cluster
 
@@ -104,6 +106,24 @@ def test_what_was_told_and_what_is_there_agree(served: Connect) -> None:
     findings = check(served)
     assert findings == Findings((), (), ())
     assert findings.consistent
+
+
+def undo(connect: Connect, order: Order) -> None:
+    """What the compensations of a whole order do."""
+    with connect("delivery") as connection:
+        cancel_delivery(connection, Destination(order.order_id, order.area))
+    with connect("payment") as connection:
+        refund(connection, Charge(order.order_id, order.customer_id, order.total))
+    with connect("inventory") as connection:
+        release(connection, Reservation(order.order_id, [Item(line.sku, line.quantity) for line in order.lines]))
+    with connect("order") as connection:
+        cancel_order(connection, NewOrder(order.order_id, order.customer_id, order.area, []))
+
+
+def test_the_compensations_leave_everything_as_it_was(served: Connect) -> None:
+    undo(served, SECOND)
+    answers = (ANSWERS[0], Answer(SECOND, Told.REFUSED, 0.01, 1, "NO_FUNDS", "no funds", compensated=True), ANSWERS[2])
+    assert check(served, answers) == Findings((), (), ())
 
 
 PLANTED = {

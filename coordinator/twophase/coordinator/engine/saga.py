@@ -317,7 +317,8 @@ class SagaUnderway(Underway):
             return ending is Ending.ABORTED
 
         async def once() -> bool:
-            return await self._until_answered(part, attempt)
+            # Undoing is work, too: where it waits for a row, it must not keep the commit waiting that frees it (R13).
+            return await self._until_answered(part, attempt, slots=UNBOUNDED)
 
         empty = await self._persist(part, policy, once, for_ever=True)
         self._trying.pop(part.number, None)

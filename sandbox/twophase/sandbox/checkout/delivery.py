@@ -28,3 +28,9 @@ def schedule(connection: psycopg.Connection, destination: Destination) -> None:
     connection.execute(
         "INSERT INTO delivery (order_id, area) VALUES (%s, %s)", (destination.order_id, destination.area)
     )
+
+
+@delivery.compensation(schedule)
+def cancel(connection: psycopg.Connection, destination: Destination) -> None:
+    """Takes the order off the list."""
+    connection.execute("DELETE FROM delivery WHERE order_id = %s", (destination.order_id,))

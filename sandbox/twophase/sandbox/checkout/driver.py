@@ -42,7 +42,8 @@ class Answer:
     """What a client was told of one order.
 
     `reason` is the refusal's code and `message` its text; both are empty for a committed order. `seconds` is from the
-    first attempt to the answer, `attempts` how many it took.
+    first attempt to the answer, `attempts` how many it took. `compensated`: it was refused after a part of it was done,
+    and that was undone; only a saga can be.
     """
 
     order: Order
@@ -51,6 +52,7 @@ class Answer:
     attempts: int
     reason: str = ""
     message: str = ""
+    compensated: bool = False
 
 
 async def place_orders(

@@ -49,6 +49,16 @@ def reserve(connection: psycopg.Connection, reservation: Reservation) -> None:
         )
 
 
+@inventory.compensation(reserve)
+def release(connection: psycopg.Connection, reservation: Reservation) -> None:
+    """Puts the pieces back on the shelf."""
+    freed = connection.execute(
+        "DELETE FROM reservation WHERE order_id = %s RETURNING sku, pieces", (reservation.order_id,)
+    ).fetchall()
+    for sku, pieces in sorted(freed):
+        connection.execute("UPDATE stock SET pieces = pieces + %s WHERE sku = %s", (pieces, sku))
+
+
 def _refusal(connection: psycopg.Connection, sku: str, wanted: int) -> Refused:
     left = connection.execute("SELECT pieces FROM stock WHERE sku = %s", (sku,)).fetchone()
     if left is None:

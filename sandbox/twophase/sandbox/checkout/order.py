@@ -51,3 +51,10 @@ def place(connection: psycopg.Connection, new: NewOrder) -> None:
                 for number, line in enumerate(new.lines, start=1)
             ],
         )
+
+
+@order.compensation(place)
+def cancel(connection: psycopg.Connection, new: NewOrder) -> None:
+    """Takes the order back."""
+    connection.execute("DELETE FROM order_line WHERE order_id = %s", (new.order_id,))
+    connection.execute("DELETE FROM orders WHERE order_id = %s", (new.order_id,))

@@ -47,6 +47,15 @@ def charge(connection: psycopg.Connection, order: Charge) -> Receipt:
     return Receipt(balance=left[0])
 
 
+@payment.compensation(charge)
+def refund(connection: psycopg.Connection, order: Charge) -> None:
+    """Gives the money back."""
+    connection.execute("DELETE FROM charge WHERE order_id = %s", (order.order_id,))
+    connection.execute(
+        "UPDATE account SET balance = balance + %s WHERE customer_id = %s", (order.amount, order.customer_id)
+    )
+
+
 def _refusal(connection: psycopg.Connection, order: Charge) -> Refused:
     account = connection.execute(
         "SELECT trim_scale(balance) FROM account WHERE customer_id = %s", (order.customer_id,)
