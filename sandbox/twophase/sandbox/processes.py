@@ -43,8 +43,9 @@ class Program:
 
     `command` gets the address to listen on and returns the arguments behind `twophase`. The port is chosen at the first
     start and kept, so that a program that is started again is found where it was; `port` is one to share with another
-    program. `environment` and `wrapper`, a command that runs the program, may be changed between starts. `watcher` is
-    told what becomes of it, an end by itself when somebody asks whether it is running.
+    program. `environment` and `wrapper`, a command that runs the program, may be changed between starts. `executable`
+    is the program, for one that is not `twophase` and says the same line. `watcher` is told what becomes of it, an end
+    by itself when somebody asks whether it is running.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Program:
         directory: Path,
         environment: Mapping[str, str] | None = None,
         port: int = 0,
+        executable: Sequence[str] = TWOPHASE,
         watcher: Watcher = nobody,
     ) -> None:
         self.name: Final = name
@@ -64,6 +66,7 @@ class Program:
         self.log: Final = directory / f"{name}.log"
         self._output: Final = directory / f"{name}.out"
         self._command = command
+        self._executable = tuple(executable)
         self._guardian = guardian
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
@@ -192,7 +195,7 @@ class Program:
         self._becomes(Life.STARTING)
         self._output.unlink(missing_ok=True)
         self._process = self._guardian.start(
-            [*self.wrapper, *TWOPHASE, *self._command(self.address)],
+            [*self.wrapper, *self._executable, *self._command(self.address)],
             log=self.log,
             stdout=self._output,
             cwd=self._directory,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
@@ -154,6 +154,24 @@ class System:
             for program in self.participants.values():
                 starting.create_task(program.start())
         await self._registered()
+
+    async def admit(self, name: str, command: Callable[[str], Sequence[str]], *, executable: Sequence[str]) -> Program:
+        """Starts one more participant, of any kind, and makes it known: `executable` with what `command` returns.
+
+        It is one of `participants` from then on, without a cluster of its own. Raises `ProcessFailed`.
+        """
+        program = Program(
+            name,
+            command,
+            guardian=self.guardian,
+            directory=self.directory,
+            executable=executable,
+            watcher=self._tell,
+        )
+        await program.start()
+        self.participants[name] = program
+        await self._register(name)
+        return program
 
     async def close(self) -> None:
         """Stops everything in order and removes it. Raises `ProcessFailed` if a process had to be killed."""
