@@ -12,59 +12,31 @@ from transcripts.board import Arrow
 from transcripts.disk import View, at_once
 from transcripts.language import Impossible
 from transcripts.participants import Participant
+from transcripts.pending import Pending, Proposed, Ruled
 from transcripts.stage import Stage
 from transcripts.wire import Request, Transaction, Waiter
 from twophase.contract.names import Epoch, Txid
 from twophase.coordinator.engine.links import Links
 from twophase.coordinator.engine.peers import Peer, Peers
 from twophase.coordinator.engine.tasks import Tasks
-from twophase.coordinator.journal.events import BranchRef, Event
-from twophase.coordinator.journal.port import (
-    Basis,
-    EpochFenced,
-    Journal,
-    JournalError,
-    ParticipantRecord,
-    Proposal,
-    Ruling,
-)
-from twophase.coordinator.journal.rules import decided_by, needs_force
+from twophase.coordinator.journal.events import BranchRef, Definition, Event
+from twophase.coordinator.journal.port import Journal, ParticipantRecord, Proposal
 from twophase.coordinator.protocol.decisions import Decision
+from twophase.coordinator.protocol.events import DeadlinePassed, RollbackAsked
 from twophase.v1 import participant_pb2, types_pb2
 
 
 class Run(Protocol):
     """A transaction under way in a coordinator, whatever its protocol."""
 
-    of: Transaction
-
     @property
     def live(self) -> bool:
         """Whether it is still at work."""
         ...
 
-
-class Ruled(Protocol):
-    """Whoever waits for a ruling of the journal."""
-
-    def ruled(self, ruling: Ruling) -> None:
-        """The journal has ruled."""
+    def feed(self, event: DeadlinePassed | RollbackAsked) -> None:
+        """What can happen to every transaction: its time is up, or its end is asked for."""
         ...
-
-    def refused(self, error: JournalError) -> None:
-        """The journal does not take it."""
-        ...
-
-
-@dataclass(eq=False, slots=True)
-class Pending:
-    """A proposal on its way to the journal. `ruling` is there once it is written and waits for its sync."""
-
-    proposal: Proposal
-    of: Transaction
-    proposer: Coordinator
-    waiter: Ruled
-    ruling: Ruling | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -105,54 +77,23 @@ class Coordinator:
         self.stage.disk.write(event)
         self.draw(Arrow.RIDES, "journal", said)
 
-    def propose(self, of: Transaction, decision: Decision, branches: tuple[BranchRef, ...], waiter: Ruled) -> None:
+    def propose(
+        self,
+        of: Transaction,
+        decision: Decision,
+        branches: tuple[BranchRef, ...],
+        waiter: Ruled,
+        *,
+        definition: Definition | None = None,
+    ) -> None:
         """Hands a decision to the journal."""
-        proposal = Proposal(of.txid, decision, self.epoch, of.request, branches)
-        self.draw(Arrow.SENT, "journal", of.titled(f"{self.words(of, decision)}?"))
-        self.pending.append(Pending(proposal, of, self, waiter))
+        proposal = Proposal(of.txid, decision, self.epoch, of.request, branches, definition=definition)
+        self.hand_over(Proposed(self, of, proposal, waiter), self.words(of, decision))
 
-    def written(self, pending: Pending) -> bool:
-        """The journal takes up a proposal, by its rule; whether the answer must wait for a sync."""
-        stage = self.stage
-        try:
-            pending.ruling = stage.disk.judge(pending.proposal)
-        except JournalError as error:
-            self._refused(pending, error)
-            return False
-        stage.sights.add(pending.ruling.basis)
-        if pending.ruling.basis is not Basis.EARLIER:
-            stage.disk.write(decided_by(pending.proposal, pending.ruling.decision))
-        if needs_force(pending.ruling.decision) or pending.ruling.claimed_by is not None:
-            return True
-        self.answered(pending, Arrow.SENT)
-        return False
-
-    def synced(self, pending: Pending) -> None:
-        """What the proposal wrote is on disk."""
-        self.stage.disk.sync()
-        self.answered(pending, Arrow.FORCED)
-
-    def answered(self, pending: Pending, arrow: Arrow) -> None:
-        """The journal's ruling arrives."""
-        ruling = pending.ruling
-        assert ruling is not None
-        said = pending.of.titled(self.words(pending.of, ruling.decision))
-        if ruling.claimed_by is not None:
-            said += f": {self.stage.named(ruling.claimed_by).name} has the request id"
-        elif ruling.basis is Basis.EARLIER:
-            said += ", decided before"
-        self.pending.remove(pending)
-        self.stage.board.draw("journal", arrow, self.name, said)
-        pending.waiter.ruled(ruling)
-
-    def _refused(self, pending: Pending, error: JournalError) -> None:
-        self.stage.sights.add(type(error))
-        self.pending.remove(pending)
-        self.stage.board.draw("journal", Arrow.LOST, self.name, pending.of.titled(type(error).__name__))
-        if isinstance(error, EpochFenced):
-            self.die()
-        else:
-            pending.waiter.refused(error)
+    def hand_over(self, pending: Pending, said: str) -> None:
+        """Something is on its way to the journal, which may take it or not."""
+        self.draw(Arrow.SENT, "journal", pending.of.titled(f"{said}?"))
+        self.pending.append(pending)
 
     def words(self, of: Transaction, decision: Decision) -> str:
         """A decision in words."""

@@ -12,11 +12,11 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from twophase.contract.names import Epoch, Txid
-from twophase.coordinator.journal.events import Event
+from twophase.coordinator.journal.events import Event, Turned
 from twophase.coordinator.journal.memory_state import Entry, Fenced, Given, Horizon, Stamped, State, Suspected
 from twophase.coordinator.journal.port import EpochRecord, Proposal, Pruning, Restoration, Ruling
 from twophase.coordinator.journal.pruning import plan
-from twophase.coordinator.journal.rules import judge
+from twophase.coordinator.journal.rules import judge, judge_turn
 
 T = TypeVar("T")
 
@@ -52,6 +52,10 @@ class Disk:
     def judge(self, proposal: Proposal) -> Ruling:
         """The real rule on a proposal. Raises what it raises."""
         return judge(proposal, self.state.situation(proposal))
+
+    def judge_turn(self, turned: Turned, epoch: Epoch) -> None:
+        """The real rule on the turn of a saga. Raises what it raises."""
+        judge_turn(turned, epoch, self.state.situation_of(turned.txid, epoch))
 
     def write(self, event: Event) -> None:
         """An event, which is not on disk yet."""

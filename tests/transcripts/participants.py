@@ -19,6 +19,8 @@ from transcripts.wire import Request, Transaction
 from twophase.contract.names import Epoch
 from twophase.coordinator.protocol.evidence import Sign
 
+NOTHING_TO_UNDO = "nothing to undo"
+
 _MODEL = Participants()
 _SIGNS = {
     "applied": Sign.COMMITTED,
@@ -36,13 +38,16 @@ class Branch:
     column: Column
     request: Request | None = None
     row: bool = False
+    undone: bool = False
 
     @property
     def shown(self) -> str:
         """How it stands."""
         if self.request is not None:
             return "running, its row written" if self.row else "running"
-        return "nothing" if self.column.db == "none" else self.column.db
+        if self.column.db == "none":
+            return "nothing"
+        return f"{self.column.db}, undone" if self.undone else self.column.db
 
 
 @dataclass(slots=True)
@@ -114,6 +119,8 @@ class Participant:
         if branch.row and before == "none":
             self.board.stands(self.name, request.of.titled("55P03: the branch is running and holds its key"))
             return None
+        if request.what == "undo":
+            return self.undo(request.of, succeeds=True)
         db, said = _MODEL.finished(before, request.what)
         if before == "prepared":
             self._become(request.of, db)
@@ -123,6 +130,21 @@ class Participant:
             self._keep(request.of, db)
             self.board.stands(self.name, request.of.titled(f"42704, no row: {db}"))
         return said
+
+    def undo(self, of: Transaction, *, succeeds: bool) -> str:
+        """Compensates a step: its key is claimed first, so that work which comes late finds a tombstone there."""
+        branch = self.branch(of)
+        if branch.column.db == "none":
+            self._keep(of, "barred")
+            self.board.stands(self.name, of.titled("no row: barred"))
+        elif branch.column.db == "applied" and not branch.undone:
+            if not succeeds:
+                return "retry"
+            branch.undone = True
+            self.board.stands(self.name, of.titled("applied → undone"))
+        else:
+            self.board.stands(self.name, of.titled(f"its row says {branch.shown}"))
+        return "undone" if branch.undone else NOTHING_TO_UNDO
 
     # --- what strikes it --------------------------------------------------------------------------------------------
 

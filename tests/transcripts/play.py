@@ -2,7 +2,8 @@
 
 Lives here: the books of phrases that there are, and the run. Must not live here: what any of them means.
 
-Another protocol brings a book of its own phrases, and runs of its own beside `two_phase`; it joins the others here.
+Another protocol brings a book of its own phrases, and runs of its own beside `two_phase` and `saga_run`; it joins the
+others here, and in `recovery.take_up`.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from transcripts import told, told_failures, told_recovery, told_two_phase
+from transcripts import told, told_failures, told_recovery, told_saga, told_two_phase
 from transcripts.language import Impossible, Unknown, act
 from transcripts.script import Command, Wrong, compare, read, rewrite
 from transcripts.stage import Stage
 
-BOOKS = (told.BOOK, told_two_phase.BOOK, told_failures.BOOK, told_recovery.BOOK)
+BOOKS = (told.BOOK, told_two_phase.BOOK, told_saga.BOOK, told_failures.BOOK, told_recovery.BOOK)
 
 
 def play(commands: tuple[Command, ...], stage: Stage) -> Iterator[tuple[Command, tuple[str, ...]]]:

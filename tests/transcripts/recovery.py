@@ -16,6 +16,7 @@ from transcripts.disk import at_once
 from transcripts.evidence import ask_everybody, settle
 from transcripts.language import Impossible
 from transcripts.participants import Participant
+from transcripts.saga_run import SagaRun
 from transcripts.two_phase import TwoPhaseRun
 from transcripts.wire import Request, Transaction
 from twophase.contract.names import Txid
@@ -23,7 +24,7 @@ from twophase.coordinator.engine.recorded import heuristics_of
 from twophase.coordinator.engine.supervisor import _Owners
 from twophase.coordinator.journal.events import Finished, TransactionRecord
 from twophase.coordinator.journal.port import JournalError, Ruling
-from twophase.coordinator.protocol.decisions import ABORT, Ending, contradicts
+from twophase.coordinator.protocol.decisions import ABORT, SAGA, Ending, contradicts
 from twophase.coordinator.protocol.evidence import Sign
 from twophase.coordinator.protocol.resolution import Owner, Seen, Verdict, resolve
 
@@ -51,7 +52,11 @@ def take_up_all(at: Coordinator) -> None:
 def take_up(at: Coordinator, record: TransactionRecord, extra: frozenset[int]) -> None:
     """Makes a decided transaction live again."""
     if record.decision is not None and not record.ended and record.txid not in at.live:
-        TwoPhaseRun.resume(at, at.stage.named(record.txid), record, extra)
+        of = at.stage.named(record.txid)
+        if record.decision == SAGA:
+            SagaRun.resume(at, of, record)
+        else:
+            TwoPhaseRun.resume(at, of, record, extra)
 
 
 # --- sweeps -----------------------------------------------------------------------------------------------------------

@@ -7,12 +7,18 @@ failures and recovery (`told_failures`, `told_recovery`), what a phrase leads to
 from __future__ import annotations
 
 from transcripts.board import Arrow
-from transcripts.coordinator import Pending
+from transcripts.coordinator import Coordinator
+from transcripts.disk import sequence_after
 from transcripts.language import Book, Impossible
 from transcripts.participants import Participant
+from transcripts.pending import Pending
 from transcripts.stage import Stage
 from transcripts.wire import Transaction
+from twophase.contract.names import Txid
 from twophase.coordinator.engine.recorded import heuristics_of, outcome_of
+from twophase.coordinator.journal.events import RequestRef, TransactionRecord
+from twophase.coordinator.protocol.decisions import SAGA
+from twophase.coordinator.protocol.events import DeadlinePassed, RollbackAsked
 
 BOOK: Book[Stage] = Book()
 
@@ -27,6 +33,18 @@ def participants(stage: Stage, names: str) -> None:
 # --- clients ----------------------------------------------------------------------------------------------------------
 
 
+@BOOK.phrase("{client} asks for a rollback[ of {tx}]")
+def asks_for_a_rollback(stage: Stage, client: str, tx: str | None) -> None:
+    """Or a coordinator that is stopping does."""
+    _feed(stage, tx, RollbackAsked())
+
+
+@BOOK.phrase("the deadline passes[ for {tx}]")
+def the_deadline_passes(stage: Stage, tx: str | None) -> None:
+    """The time of a transaction is up."""
+    _feed(stage, tx, DeadlinePassed())
+
+
 @BOOK.phrase("{client} asks how it ended[ with {tx}][ at {who}]")
 def asks_how_it_ended(stage: Stage, client: str, tx: str | None, who: str | None) -> None:
     """The answer is what the journal's record says."""
@@ -36,7 +54,48 @@ def asks_how_it_ended(stage: Stage, client: str, tx: str | None, who: str | None
     at.draw(Arrow.SENT, client, of.titled(said))
 
 
+def new_transaction(
+    stage: Stage,
+    at: Coordinator,
+    client: str,
+    tx: str | None,
+    request: str | None,
+    places: tuple[str, ...],
+    *,
+    reads: frozenset[int] = frozenset(),
+) -> Transaction:
+    """A transaction of this coordinator, on the stage from now on. Raises `Impossible`."""
+    if (tx or "") in stage.transactions:
+        raise Impossible("there is a transaction of that name: give each of them one")
+    for place in places:
+        stage.participant(place)
+    txid = Txid(at.epoch, sequence_after([each.txid for each in stage.transactions.values()], at.epoch))
+    earlier = [each for each in stage.transactions.values() if each.request and each.request.request_id == request]
+    asked = RequestRef(request, len(earlier) + 1, bytes(32)) if request is not None else None
+    of = Transaction(tx or "", txid, client, asked, places, reads)
+    stage.transactions[of.name] = of
+    return of
+
+
 # --- participants -----------------------------------------------------------------------------------------------------
+
+
+@BOOK.phrase("{who} applies[ {tx}]")
+def applies(stage: Stage, who: str, tx: str | None) -> None:
+    """Delegated work arrives, commits, and its answer arrives."""
+    works(stage, who, "apply", tx, business="yes")
+
+
+@BOOK.phrase("{who} refuses[ {tx}] for good")
+def refuses_for_good(stage: Stage, who: str, tx: str | None) -> None:
+    """Delegated work is refused, and its ledger says so."""
+    works(stage, who, "apply", tx, business="no")
+
+
+@BOOK.phrase("{who} refuses[ {tx}] for now")
+def refuses_for_now(stage: Stage, who: str, tx: str | None) -> None:
+    """Delegated work is refused, and leaves no row."""
+    works(stage, who, "apply", tx, business="retry")
 
 
 @BOOK.phrase("{who} answers {what}[ of {tx}][ from {sender}]")
@@ -75,25 +134,44 @@ def the_answer_arrives(stage: Stage, who: str, sender: str | None, tx: str | Non
     stage.hear(stage.wire.answer(who, tx=tx, sender=sender))
 
 
+def _feed(stage: Stage, tx: str | None, event: DeadlinePassed | RollbackAsked) -> None:
+    of = stage.transaction(tx)
+    runs = [each.runs[of.txid] for each in stage.coordinators.values() if of.txid in each.runs and each.status == "up"]
+    if len(runs) != 1:
+        raise Impossible(f"{len(runs)} coordinators are at work on it")
+    runs[0].feed(event)
+
+
+def works(stage: Stage, who: str, what: str, tx: str | None, *, business: str) -> None:
+    """A request for work arrives, the work ends as the business wants it, and the answer arrives."""
+    there = stage.participant(who)
+    request = stage.wire.request(who, what, tx=tx, sender=None)
+    stage.wire.requests.remove(request)
+    there.begin(request, silently=True)
+    _, said = there.end(request.of, business=business)
+    stage.say(there, request, said)
+    for answer in [each for each in stage.wire.answers if each.request is request]:
+        stage.hear(answer)
+
+
 # --- the journal ------------------------------------------------------------------------------------------------------
 
 
 @BOOK.phrase("the journal rules[ on {tx}][ for {who}]")
 def rules(stage: Stage, tx: str | None, who: str | None) -> None:
     """It takes a proposal up, writes, syncs if it must, and answers."""
-    pending = _pending(stage, tx, who, written=False)
-    if pending.proposer.written(pending):
-        pending.proposer.synced(pending)
+    pending = _pending(stage, tx, who)
+    if pending.write():
+        stage.disk.sync()
+        pending.answer(Arrow.FORCED)
 
 
 @BOOK.phrase("the journal writes[ what is proposed for {tx}]")
 def writes(stage: Stage, tx: str | None) -> None:
     """It takes a proposal up and writes; what must be forced is not answered yet."""
-    pending = _pending(stage, tx, None, written=False)
-    if pending.proposer.written(pending):
-        assert pending.ruling is not None
-        said = pending.proposer.words(pending.of, pending.ruling.decision)
-        stage.board.stands("journal", pending.of.titled(f"{said}, not synced"))
+    pending = _pending(stage, tx, None)
+    if pending.write():
+        stage.board.stands("journal", pending.of.titled(f"{pending.said}, not synced"))
 
 
 @BOOK.phrase("the journal syncs")
@@ -101,8 +179,8 @@ def syncs(stage: Stage) -> None:
     """Everything written is on disk; those who waited for that are answered."""
     stage.disk.sync()
     for at in stage.coordinators.values():
-        for pending in [each for each in at.pending if each.ruling is not None]:
-            at.answered(pending, Arrow.FORCED)
+        for pending in [each for each in at.pending if each.is_written]:
+            pending.answer(Arrow.FORCED)
 
 
 @BOOK.phrase("how it stands[ with {tx}]")
@@ -119,24 +197,28 @@ def _record_of(stage: Stage, of: Transaction) -> str:
     record = stage.disk.state.record(of.txid)
     if record is None:
         return "no record"
-    decision, said = record.decision, []
-    if decision is None:
-        said += ["not decided", outcome_of(record).value]
-    elif decision.branch is not None:
-        said += [f"delegated to {of.places[decision.branch]}", outcome_of(record).value]
-    else:
-        said.append(decision.kind.value)
-    said += ["ended" if record.ended else "not ended"]
+    said = [*_decided(of, record), "ended" if record.ended else "not ended"]
     said += [f"{of.places[number]} is {ending.value}" for number, ending in heuristics_of(record).items()]
     return ", ".join(said)
 
 
-def _pending(stage: Stage, tx: str | None, who: str | None, *, written: bool) -> Pending:
+def _decided(of: Transaction, record: TransactionRecord) -> list[str]:
+    decision = record.decision
+    if decision is None:
+        return ["not decided", outcome_of(record).value]
+    if decision == SAGA:
+        return ["saga", *(["turned"] if record.turned else [])]
+    if decision.branch is not None:
+        return [f"delegated to {of.places[decision.branch]}", outcome_of(record).value]
+    return [decision.kind.value]
+
+
+def _pending(stage: Stage, tx: str | None, who: str | None) -> Pending:
     found = [
         each
         for at in stage.coordinators.values()
         for each in at.pending
-        if tx in (None, each.of.name) and who in (None, at.name) and (each.ruling is not None) is written
+        if tx in (None, each.of.name) and who in (None, at.name) and not each.is_written
     ]
     if len(found) != 1:
         raise Impossible(f"{len(found)} proposals are on their way to the journal: say for whom, and on what")
