@@ -9,11 +9,12 @@ import pytest
 from psycopg.pq import TransactionStatus
 
 from fixtures.second_phase import FINGERPRINT, RESULTS, WORK, gid_of
-from twophase.participant.branch import Branch, apply, prepare
+from twophase.participant.branch import apply, prepare
 from twophase.participant.errors import Refused
 from twophase.participant.exchanges import DoWork, Exchange, Reply, Worked
 from twophase.participant.outcomes import No, OutcomeUnknown, Prepared, Retry
 from twophase.participant.refusals import ConnectionGone
+from twophase.participant.terms import Branch
 from twophase.participant.work import Deadline
 from twophase.v1 import types_pb2
 

@@ -33,7 +33,7 @@ from fixtures.second_phase import (
     value,
 )
 from twophase.contract.names import Gid
-from twophase.participant import Refused, resource
+from twophase.participant import Refused, resource, running
 from twophase.participant.outcomes import (
     Aborted,
     Applied,
@@ -84,7 +84,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 def impatient(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The manager asks to be asked again sooner than it does in life."""
     monkeypatch.setattr(resource, "_PATIENCE", 0.2)
-    monkeypatch.setattr(resource, "_STOPPING", 0.2)
+    monkeypatch.setattr(running, "_STOPPING", 0.2)
 
 
 @pytest.fixture
@@ -116,15 +116,16 @@ def new_role(cluster: Cluster) -> str:
 
 
 async def apply(
-    manager: ResourceManager, gid: Gid = GID, work: Statements | None = None, *, compensation: str = ""
+    manager: ResourceManager, gid: Gid = GID, work: Statements | None = None
 ) -> Applied | RefusedForGood | Retry | Tombstoned:
     return await manager.apply(
-        gid,
-        COMPENSATION if compensation else WORK,
-        Statements(compensation) if compensation else work or Statements(),
-        deadline=Deadline.after(20),
-        position=43,
-        fingerprint=FINGERPRINT,
+        gid, work or Statements(), deadline=Deadline.after(20), position=43, fingerprint=FINGERPRINT
+    )
+
+
+async def undo(manager: ResourceManager, statement: str) -> Applied | RefusedForGood | Retry | Tombstoned:
+    return await manager.compensate(
+        GID, lambda _: Statements(statement), deadline=Deadline.after(20), position=43, fingerprint=FINGERPRINT
     )
 
 
@@ -382,13 +383,13 @@ async def test_a_compensation_never_touches_the_prepared_work_of_its_name(
     assert purse.prepared() == [str(GID)]
     assert isinstance(await manager.commit(GID), Committed)
     assert rows(purse) == [(str(GID), "compensation", "tombstone", "abort"), (str(GID), "work", "applied", None)]
-    assert isinstance(await apply(manager, compensation="DELETE FROM purse"), Tombstoned)
+    assert isinstance(await undo(manager, "DELETE FROM purse"), Retry)
     assert applied(purse) == 1
 
 
 async def test_an_applied_compensation_has_a_row_of_its_own(manager: ResourceManager, purse: Database) -> None:
     await apply(manager)
-    assert isinstance(await apply(manager, compensation="DELETE FROM purse"), Applied)
+    assert isinstance(await undo(manager, "DELETE FROM purse"), Applied)
     assert isinstance(await manager.abort(GID, COMPENSATION, ABORT), Applied)
     assert applied(purse) == 0
     both = (await manager.inspect(JOURNAL, GID.txid)).entries

@@ -73,8 +73,12 @@ def prepare_foreign(database: Database, name: str) -> None:
 
 
 async def apply(manager: ResourceManager, gid: Gid, *, position: int = 42, compensation: str = "") -> None:
-    kind, work = (COMPENSATION, Statements(compensation)) if compensation else (WORK, Statements())
-    await manager.apply(gid, kind, work, deadline=Deadline.after(20), position=position, fingerprint=FINGERPRINT)
+    deadline = Deadline.after(20)
+    if compensation:
+        undo = Statements(compensation)
+        await manager.compensate(gid, lambda _: undo, deadline=deadline, position=position, fingerprint=FINGERPRINT)
+    else:
+        await manager.apply(gid, Statements(), deadline=deadline, position=position, fingerprint=FINGERPRINT)
 
 
 async def listed(manager: ResourceManager, journal: str = JOURNAL) -> list[str]:
@@ -293,7 +297,7 @@ async def test_r8_of_two_first_handshakes_at_once_one_is_first(
 async def test_a_handshake_sees_the_higher_epoch_that_is_being_kept_at_that_moment(
     manager: ResourceManager, purse: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("twophase.participant.finish._BRIEF", 10.0)
+    monkeypatch.setattr("twophase.participant.finish.BRIEF", 10.0)
     await manager.remember(JOURNAL, EPOCH, {})
     with purse.connect(autocommit=False) as session:
         session.execute("SELECT FROM twophase.journal FOR UPDATE")

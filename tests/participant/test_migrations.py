@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 from fixtures.clusters import Database
 from fixtures.second_phase import (
-    COMPENSATION,
     EPOCH,
     FINGERPRINT,
     JOURNAL,
@@ -215,11 +214,14 @@ async def test_a_role_with_the_printed_rights_does_everything_and_no_more(empty_
         assert isinstance(await manager.abort(gid_of(2), WORK, ABORT), Aborted)
         assert isinstance(await manager.abort(gid_of(3), WORK, ABORT), Tombstoned)
         assert isinstance(await manager.commit(gid_of(4)), Lost)
-        for kind in (WORK, COMPENSATION):
-            done = await manager.apply(
-                gid_of(5), kind, Statements(), deadline=Deadline.after(20), position=1, fingerprint=FINGERPRINT
-            )
-            assert isinstance(done, Applied)
+        in_time = Deadline.after(20)
+        work = Statements()
+        done = await manager.apply(gid_of(5), work, deadline=in_time, position=1, fingerprint=FINGERPRINT)
+        undone = await manager.compensate(
+            gid_of(5), lambda _: work, deadline=in_time, position=1, fingerprint=FINGERPRINT
+        )
+        assert isinstance(done, Applied)
+        assert isinstance(undone, Applied)
         assert len((await manager.inspect(JOURNAL, gid_of(5).txid)).entries) == 2
         kept = await manager.remember(JOURNAL, EPOCH, {EPOCH: 5})
         assert (kept.last_epoch, kept.highest_position) == (EPOCH, 42)

@@ -13,7 +13,6 @@ from psycopg_pool import PoolTimeout
 from fixtures.branches import GID, Do, Wire, apply, opened, refusal, vote
 from fixtures.clusters import Database
 from fixtures.second_phase import (
-    COMPENSATION,
     INSERT,
     RESULTS,
     WORK,
@@ -135,7 +134,7 @@ async def test_r7_a_refusal_for_good_is_kept_with_the_operation_that_refused(pur
 
 async def test_r7_a_misfit_is_refused_for_good_before_any_business_code(manager: ResourceManager) -> None:
     misfit = MisfitWork(PayloadError("no number", operation="charge"), asynchronous=False)
-    answer = await manager.apply(GID, WORK, misfit, deadline=Deadline.after(20), position=42, fingerprint=bytes(32))
+    answer = await manager.apply(GID, misfit, deadline=Deadline.after(20), position=42, fingerprint=bytes(32))
     assert isinstance(answer, RefusedForGood)
     assert answer.refusal.operation == "charge"
 
@@ -151,12 +150,6 @@ async def test_r7_a_retryable_refusal_leaves_no_row(manager: ResourceManager, pu
         assert rows(purse) == []
     assert isinstance(await apply(manager, Do(INSERT)), Applied)
     assert applied(purse) == 1
-
-
-async def test_no_refusal_of_a_compensation_is_final(manager: ResourceManager, purse: Database) -> None:
-    assert isinstance(await apply(manager, Do(INSERT, no_funds), kind=COMPENSATION), Retry)
-    assert rows(purse) == []
-    assert isinstance(await apply(manager, Do(INSERT), kind=COMPENSATION), Applied)
 
 
 async def test_r7_a_tombstone_bars_a_local_commit(manager: ResourceManager, purse: Database) -> None:

@@ -14,6 +14,7 @@ from fixtures.participants import DATABASE, FakeResources, make_participant
 from twophase.contract.names import Epoch, Gid, Txid
 from twophase.contract.status import from_call
 from twophase.participant import NotReady
+from twophase.participant.bound import BoundUndo
 from twophase.participant.outcomes import (
     Aborted,
     Applied,
@@ -201,18 +202,47 @@ async def test_a_local_commit_is_told(
     resources.answer = answer
     told.identity.CopyFrom(DATABASE.message())
     assert await stub.Apply(apply()) == told
-    [(gid, kind, _, position, fingerprint)] = resources.asked
-    assert (gid, kind, position, fingerprint) == (Gid.parse(GID), types_pb2.BRANCH_KIND_WORK, 42, FINGERPRINT)
+    [(gid, _, position, fingerprint, must_succeed)] = resources.asked
+    assert (gid, position, fingerprint, must_succeed) == (Gid.parse(GID), 42, FINGERPRINT, False)
+
+
+async def test_work_past_the_pivot_must_succeed(stub: Stub, resources: FakeResources) -> None:
+    resources.answer = Applied(RESULTS)
+    await stub.Apply(apply(must_succeed=True))
+    [(_, _, _, _, must_succeed)] = resources.asked
+    assert must_succeed
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        (Applied(()), participant_pb2.APPLY_OUTCOME_APPLIED),
+        (Tombstoned(), participant_pb2.APPLY_OUTCOME_TOMBSTONE),
+        (Retry(REFUSAL), participant_pb2.APPLY_OUTCOME_RETRY),
+    ],
+)
+async def test_a_compensation_undoes_the_operation_it_is_sent_with(
+    stub: Stub, resources: FakeResources, answer: Any, outcome: participant_pb2.ApplyOutcome.ValueType
+) -> None:
+    resources.answer = answer
+    resources.results = (types_pb2.Payload(json='"a"'),)
+    told = await stub.Apply(apply(kind=types_pb2.BRANCH_KIND_COMPENSATION))
+    assert told.outcome == outcome
+    assert told.refusal == (TOLD if isinstance(answer, Retry) else types_pb2.Refusal())
+    [(gid, _, position, fingerprint)] = resources.asked
+    assert (gid, position, fingerprint) == (Gid.parse(GID), 42, FINGERPRINT)
+    [work] = resources.works
+    assert isinstance(work, BoundUndo)
+    assert [(call.function.__name__, call.given()) for call in work.calls] == [("refund", (1, "a"))]
 
 
 async def test_r7_a_misfit_payload_of_a_local_commit_is_refused_through_the_ledger(
     stub: Stub, resources: FakeResources
 ) -> None:
     resources.answer = RefusedForGood(REFUSAL)
-    answer = await stub.Apply(apply(operations=[operation(json='"x"')]))
-    assert answer.refusal.operation == "charge"
+    await stub.Apply(apply(operations=[operation(json='"x"')]))
     [work] = resources.works
-    assert not work.asynchronous
+    assert (work.running, work.asynchronous) == ("charge", False)
     with pytest.raises(Exception, match="should be a valid integer"):
         work.run(object())  # type: ignore[arg-type]
 
@@ -336,7 +366,7 @@ async def test_a_handshake_tells_who_this_is_and_what_it_offers(stub: Stub, reso
         participant="payment",
         identity=DATABASE.message(),
         operations=[
-            participant_pb2.OperationDescription(name="charge"),
+            participant_pb2.OperationDescription(name="charge", has_compensation=True),
             participant_pb2.OperationDescription(name="balance", read_only=True, message_type="twophase.v1.Epoch"),
         ],
         last_epoch=types_pb2.Epoch(number=2, nonce="11223344"),

@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
 from twophase.contract.crashpoints import CrashPoint, reach
-from twophase.contract.names import Gid
 from twophase.contract.text import shorten
 from twophase.participant import ledger
 from twophase.participant.errors import ParticipantError
@@ -57,7 +54,7 @@ from twophase.participant.refusals import (
     refusal,
     refusal_of,
 )
-from twophase.participant.work import Deadline
+from twophase.participant.terms import Branch
 from twophase.v1 import participant_pb2, types_pb2
 
 log = logging.getLogger("twophase.participant")
@@ -71,35 +68,7 @@ class WorkStopped(ParticipantError):
     """The driver stopped the business code, at the deadline or because the branch was told to stop."""
 
 
-class Halt:
-    """Whether a branch was told to stop. Set from any thread; read before the point of no return."""
-
-    __slots__ = ("requested",)
-
-    def __init__(self) -> None:
-        self.requested = False
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """One branch and its terms. `lock_timeout` in seconds; `begin` is the BEGIN with its isolation level; `running`
-    tells which operation is at work, or failed."""
-
-    gid: Gid
-    kind: types_pb2.BranchKind.ValueType
-    read_only: bool
-    deadline: Deadline
-    position: int
-    fingerprint: bytes
-    lock_timeout: float
-    begin: str = "BEGIN"
-    halt: Halt = field(default_factory=Halt)
-    running: Callable[[], str] = str
-
-    def key(self) -> dict[str, Any]:
-        """The parameters of statements about the branch's row."""
-        return ledger.key_of(self.gid, self.kind)
-
+_COMPENSATION: Final = types_pb2.BRANCH_KIND_COMPENSATION
 
 _SELECT_ROW: Final = ledger.SELECT_ROW.encode()
 _STILL_OURS: Final = ledger.STILL_OURS.encode()
@@ -132,7 +101,7 @@ def prepare(branch: Branch) -> Steps[Prepared | ReadOnly | No]:
 
 
 def apply(branch: Branch) -> Steps[Applied | RefusedForGood | Retry | Tombstoned]:
-    """Work, ledger row, COMMIT; or the answer that is in the ledger already (R7).
+    """Work, ledger row, COMMIT; or the answer that is in the ledger already (R7). A compensation is work, too.
 
     Raises `Stale` (nothing happened), `OutcomeUnknown` (the branch may be committed) and `Forgotten`.
     """
@@ -142,11 +111,11 @@ def apply(branch: Branch) -> Steps[Applied | RefusedForGood | Retry | Tombstoned
         return _retry(_reason(branch, error))
     if found is not None:
         yield Exchange((ROLLBACK,))
-        return by_row(found)
+        return _by_own_row(branch, found)
     try:
         results = yield from _work(branch)
         yield from _commit(branch, results)
-        reach(CrashPoint.PARTICIPANT_AFTER_LOCAL_COMMIT)
+        reach(branch.point(CrashPoint.PARTICIPANT_AFTER_LOCAL_COMMIT, CrashPoint.PARTICIPANT_AFTER_COMPENSATION))
     except OutcomeUnknown:
         raise
     except Exception as error:  # noqa: BLE001 - whatever business code raises is a refusal
@@ -163,6 +132,20 @@ def by_row(entry: Entry) -> Applied | RefusedForGood | Tombstoned:
             return RefusedForGood(entry.refusal or types_pb2.Refusal())
         case _:
             return Tombstoned()
+
+
+def by_row_of_compensation(entry: Entry) -> Applied | Retry:
+    """What a compensation's own row answers. Barred it was not done, and TOMBSTONE would say that it need not be."""
+    answer = by_row(entry)
+    if isinstance(answer, Applied):
+        return answer
+    return Retry(
+        refusal(types_pb2.REFUSAL_KIND_ABORTED, "the compensation was not done, and is barred: somebody resolved it")
+    )
+
+
+def _by_own_row(branch: Branch, entry: Entry) -> Applied | RefusedForGood | Retry | Tombstoned:
+    return by_row_of_compensation(entry) if branch.kind == _COMPENSATION else by_row(entry)
 
 
 def _begin(branch: Branch, *, look: bool = False) -> Steps[Entry | None]:
@@ -192,7 +175,7 @@ def _work(branch: Branch) -> Steps[Results]:
     """The business code, and whether it left things as it found them. Raises the reason for a no."""
     _check_time(branch, None)
     try:
-        reach(CrashPoint.PARTICIPANT_BEFORE_WORK)
+        reach(branch.point(CrashPoint.PARTICIPANT_BEFORE_WORK, CrashPoint.PARTICIPANT_BEFORE_COMPENSATION))
         worked: Worked = yield DoWork()
         reach(CrashPoint.PARTICIPANT_AFTER_WORK)
     except WorkStopped as error:
@@ -308,14 +291,14 @@ def _answer_refused(branch: Branch, error: Exception) -> Steps[Applied | Refused
     except (ConnectionGone, psycopg.Error):
         return _retry(reason)
     if rows.rows:
-        return by_row(ledger.entry_of(rows.rows[0]))
+        return _by_own_row(branch, ledger.entry_of(rows.rows[0]))
     reason = _without_twin(reason, error)
     if isinstance(error, Barred):
         raise Forgotten(str(error)) from error
-    # A compensation is repeated until it is done: no refusal of it is final.
-    if reason.retryable or branch.kind == types_pb2.BRANCH_KIND_COMPENSATION:
-        return Retry(reason)
     reason.operation = shorten(branch.running())
+    # What must be done is repeated until it is: no refusal of it is final.
+    if reason.retryable or branch.must_succeed or branch.kind == _COMPENSATION:
+        return Retry(reason)
     return (yield from _keep_refusal(branch, reason))
 
 

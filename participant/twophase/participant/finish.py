@@ -15,16 +15,15 @@ import psycopg
 from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch, Gid, InvalidName, Txid
 from twophase.participant import ledger
+from twophase.participant.barring import BRIEF, ROUNDS, Vanished, ask, bar, row_of, said
 from twophase.participant.branch import by_row
 from twophase.participant.errors import ParticipantError
-from twophase.participant.exchanges import COMMIT, ROLLBACK, Exchange, Reply, Statement, Steps, brief_transaction
+from twophase.participant.exchanges import COMMIT, Exchange, Statement, Steps, brief_transaction
 from twophase.participant.outcomes import (
     Aborted,
     Applied,
     CannotFinish,
     Committed,
-    Entry,
-    Forgotten,
     Inspection,
     Lost,
     OutcomeUnknown,
@@ -32,7 +31,6 @@ from twophase.participant.outcomes import (
     PreparedBranches,
     RefusedForGood,
     Remembered,
-    StillRunning,
     Tombstoned,
 )
 from twophase.participant.refusals import ConnectionGone
@@ -40,10 +38,6 @@ from twophase.v1 import participant_pb2, types_pb2
 
 _T = TypeVar("_T")
 
-# In seconds: a tombstone's wait for whoever holds its key, a running branch or a prepared one. Short, because the
-# answer to both is to start again.
-_BRIEF: Final = 0.2
-_ROUNDS: Final = 3
 _PRUNED_AT_ONCE: Final = 5_000
 
 _POINTS: Final = {
@@ -56,23 +50,19 @@ class Busy(ParticipantError):
     """Another session is at this prepared branch at this very moment (55000); worth an immediate retry."""
 
 
-class _Vanished(Exception):
-    """A row barred the tombstone, and was gone when it was read: it was pruned in between."""
-
-
 def commit(gid: Gid) -> Steps[Committed | Lost]:
     """COMMIT PREPARED; if it is not there, what the ledger says; if that says nothing, a tombstone and `Lost` (R11).
 
     Raises `Busy`, `OutcomeUnknown`, `CannotFinish`, `Forgotten`, `StillRunning`.
     """
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         if (yield from _finish("COMMIT", gid)):
             return Committed()
-        entry = yield from _row(gid, types_pb2.BRANCH_KIND_WORK)
+        entry = yield from row_of(gid, types_pb2.BRANCH_KIND_WORK)
         if entry is None:
             try:
-                entry = yield from _bar(gid, types_pb2.BRANCH_KIND_WORK, types_pb2.DECISION_COMMIT)
-            except _Vanished:
+                entry = yield from bar(gid, types_pb2.BRANCH_KIND_WORK, types_pb2.DECISION_COMMIT)
+            except Vanished:
                 continue
         return Committed() if entry.outcome == participant_pb2.LEDGER_OUTCOME_APPLIED else Lost()
     raise OutcomeUnknown(f"the ledger row of {gid} came and went while it was being committed; ask again")
@@ -86,13 +76,13 @@ def abort(
     Raises `StillRunning` (the branch holds the key: start again, it may be prepared by now), `Busy`, `OutcomeUnknown`,
     `CannotFinish`, `Forgotten`.
     """
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         # Only work is ever prepared: a compensation must not touch the branch whose name it bears.
         if kind == types_pb2.BRANCH_KIND_WORK and (yield from _finish("ROLLBACK", gid)):
             return Aborted()
         try:
-            return by_row((yield from _bar(gid, kind, decision)))
-        except _Vanished:
+            return by_row((yield from bar(gid, kind, decision)))
+        except Vanished:
             continue
     raise OutcomeUnknown(f"the ledger row of {gid} came and went while it was being aborted; ask again")
 
@@ -109,7 +99,7 @@ def inspect(journal_id: str, txid: Txid) -> Steps[Inspection]:
     """
     names = ledger.range_of_transaction(journal_id, txid)
     prepared = yield from _prepared(journal_id, names)
-    (rows,) = yield from _ask(Statement(ledger.SELECT_ROWS.encode(), names))
+    (rows,) = yield from ask(Statement(ledger.SELECT_ROWS.encode(), names))
     return Inspection(
         entries=tuple(ledger.entry_of(row) for row in rows.rows),
         prepared=tuple(sorted(branch.gid for branch in prepared)),
@@ -121,7 +111,7 @@ def inspect_all(journal_id: str, txids: frozenset[Txid]) -> Steps[Inspection]:
     prepared = yield from _prepared(journal_id, ledger.range_of_journal(journal_id))
     ranges = [ledger.range_of_transaction(journal_id, txid) for txid in sorted(txids)]
     bounds = {"lows": [each["low"] for each in ranges], "highs": [each["high"] for each in ranges]}
-    (rows,) = yield from _ask(Statement(ledger.SELECT_ROWS_OF_ALL.encode(), bounds))
+    (rows,) = yield from ask(Statement(ledger.SELECT_ROWS_OF_ALL.encode(), bounds))
     return Inspection(
         entries=tuple(ledger.entry_of(row) for row in rows.rows),
         prepared=tuple(sorted(branch.gid for branch in prepared if branch.gid.txid in txids)),
@@ -134,8 +124,8 @@ def remember(journal_id: str, epoch: Epoch, horizons: Mapping[Epoch, int]) -> St
     Raises `OutcomeUnknown`.
     """
     journal = {"journal": journal_id, "number": epoch.number, "nonce": epoch.nonce}
-    *_, touched, known, highest = yield from _ask(
-        *brief_transaction(_BRIEF * _ROUNDS),
+    *_, touched, known, highest = yield from ask(
+        *brief_transaction(BRIEF * ROUNDS),
         Statement(ledger.DURABLE.encode(), {}),
         Statement(ledger.TOUCH_JOURNAL.encode(), journal),
         Statement(ledger.LOCK_JOURNAL.encode(), journal),
@@ -152,7 +142,7 @@ def remember(journal_id: str, epoch: Epoch, horizons: Mapping[Epoch, int]) -> St
     reach(CrashPoint.PARTICIPANT_BEFORE_REMEMBER)
     if horizons:
         reach(CrashPoint.PARTICIPANT_BEFORE_PRUNE)
-    *_, ended = replies = yield from _ask(*writes, COMMIT)
+    *_, ended = replies = yield from ask(*writes, COMMIT)
     if horizons:
         reach(CrashPoint.PARTICIPANT_AFTER_PRUNE)
     reach(CrashPoint.PARTICIPANT_AFTER_REMEMBER)
@@ -175,7 +165,7 @@ def remember(journal_id: str, epoch: Epoch, horizons: Mapping[Epoch, int]) -> St
 def recall(journal_id: str) -> Steps[Remembered]:
     """What is known of a journal. Writes nothing, so that whoever asks leaves no trace. Raises `OutcomeUnknown`."""
     journal = {"journal": journal_id}
-    known, highest = yield from _ask(
+    known, highest = yield from ask(
         Statement(ledger.READ_JOURNAL.encode(), journal), Statement(ledger.HIGHEST_POSITION.encode(), journal)
     )
     ((position,),) = highest.rows
@@ -200,68 +190,23 @@ def _finish(verb: str, gid: Gid) -> Steps[bool]:
         raise Busy(f"another session is finishing {gid}; ask again") from error
     except psycopg.errors.FeatureNotSupported as error:
         raise CannotFinish(
-            f"{gid} is prepared in another database of this cluster ({_said(error)}); it was left alone."
+            f"{gid} is prepared in another database of this cluster ({said(error)}); it was left alone."
             " Point the participant's DSN at the database in which it was prepared."
         ) from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise CannotFinish(
-            f"{gid} is prepared by another role ({_said(error)}); it is the one in pg_prepared_xacts.owner."
+            f"{gid} is prepared by another role ({said(error)}); it is the one in pg_prepared_xacts.owner."
             " Connect as that role, or let it finish the branch in psql."
         ) from error
     except psycopg.Error as error:
-        raise OutcomeUnknown(f"{verb} PREPARED of {gid} failed: {_said(error)}; ask again") from error
+        raise OutcomeUnknown(f"{verb} PREPARED of {gid} failed: {said(error)}; ask again") from error
     if reply.tag != f"{verb} PREPARED":
         raise OutcomeUnknown(f"{verb} PREPARED of {gid} was answered {reply.tag!r}; ask again")
     return True
 
 
-def _bar(gid: Gid, kind: types_pb2.BranchKind.ValueType, decision: types_pb2.Decision.ValueType) -> Steps[Entry]:
-    """The tombstone, committed, or the row that was there first."""
-    row = ledger.tombstone(gid, kind, decision)
-    reach(CrashPoint.PARTICIPANT_BEFORE_TOMBSTONE)
-    try:
-        replies = yield Exchange((*brief_transaction(_BRIEF), Statement(ledger.INSERT_VERDICT.encode(), row), COMMIT))
-        reach(CrashPoint.PARTICIPANT_AFTER_TOMBSTONE)
-    except ConnectionGone as gone:
-        raise OutcomeUnknown(f"the connection was lost while {gid} was being barred; ask again") from gone
-    except psycopg.errors.LockNotAvailable as error:
-        yield from _ask(ROLLBACK)
-        raise StillRunning(f"{gid} is still running, or was prepared just now; ask again") from error
-    except psycopg.Error as error:
-        yield from _ask(ROLLBACK)
-        if ledger.is_below_horizon(error):
-            raise Forgotten(f"{gid} lies below its epoch's horizon: its row may be pruned") from error
-        if not ledger.is_taken(error):
-            raise OutcomeUnknown(f"{gid} could not be barred: {_said(error)}; ask again") from error
-        found = yield from _row(gid, kind)
-        if found is None:
-            raise _Vanished from error
-        return found
-    if replies[-1].tag != "COMMIT":
-        raise OutcomeUnknown(f"the tombstone of {gid} was not committed: {replies[-1].tag}; ask again")
-    if replies[-1].unreplicated:
-        raise OutcomeUnknown(
-            f"{gid} is barred on this server, but the wait for its synchronous standby was cut short; ask again"
-        )
-    return Entry(
-        gid=gid,
-        kind=kind,
-        outcome=participant_pb2.LEDGER_OUTCOME_TOMBSTONE,
-        decision=decision,
-        results=(),
-        refusal=None,
-        fingerprint=b"",
-        position=0,
-    )
-
-
-def _row(gid: Gid, kind: types_pb2.BranchKind.ValueType) -> Steps[Entry | None]:
-    (reply,) = yield from _ask(Statement(ledger.SELECT_ROW.encode(), ledger.key_of(gid, kind)))
-    return ledger.entry_of(reply.rows[0]) if reply.rows else None
-
-
 def _prepared(journal_id: str, names: Mapping[str, str]) -> Steps[tuple[PreparedBranch, ...]]:
-    (found,) = yield from _ask(Statement(ledger.PREPARED.encode(), names))
+    (found,) = yield from ask(Statement(ledger.PREPARED.encode(), names))
     branches = []
     for name, age in found.rows:
         try:
@@ -271,18 +216,3 @@ def _prepared(journal_id: str, names: Mapping[str, str]) -> Steps[tuple[Prepared
         if gid.journal == journal_id:
             branches.append(PreparedBranch(gid=gid, age=age))
     return tuple(branches)
-
-
-def _ask(*statements: Statement) -> Steps[tuple[Reply, ...]]:
-    """One round trip of which nothing but the answers matter. Raises `OutcomeUnknown`."""
-    try:
-        replies: tuple[Reply, ...] = yield Exchange(statements)
-    except ConnectionGone as gone:
-        raise OutcomeUnknown("the connection to the participant's database was lost; ask again") from gone
-    except psycopg.Error as error:
-        raise OutcomeUnknown(f"the participant's database refused: {_said(error)}; ask again") from error
-    return replies
-
-
-def _said(error: psycopg.Error) -> str:
-    return f"{error.sqlstate} {error.diag.message_primary}"

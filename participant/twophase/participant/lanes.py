@@ -19,7 +19,7 @@ from typing import Final, Protocol, TypeVar
 import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
 
-from twophase.participant.branch import Branch, Stale
+from twophase.participant.branch import Stale
 from twophase.participant.database import (
     RESET,
     AsyncWorkConnection,
@@ -32,6 +32,7 @@ from twophase.participant.drivers import drive, drive_async
 from twophase.participant.exchanges import Steps
 from twophase.participant.outcomes import Answer, Identity, OutcomeUnknown
 from twophase.participant.refusals import ConnectionGone, NoConnection
+from twophase.participant.terms import Branch
 from twophase.participant.work import Deadline, Work
 
 _A = TypeVar("_A", bound=Answer)

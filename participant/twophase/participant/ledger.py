@@ -50,6 +50,9 @@ _COLUMNS: Final[LiteralString] = "gid, kind, outcome, decision, results, refusal
 # The row of one branch and deed.
 SELECT_ROW: Final[LiteralString] = f"SELECT {_COLUMNS} FROM twophase.ledger WHERE gid = %(gid)s AND kind = %(kind)s"
 
+# The rows of one branch, of both deeds: one statement, so that it sees them as they are at one moment.
+SELECT_DEEDS: Final[LiteralString] = f"SELECT {_COLUMNS} FROM twophase.ledger WHERE gid = %(gid)s"
+
 # The rows of one transaction: a range of the key, since every name in it has its fixed width.
 SELECT_ROWS: Final[LiteralString] = f"""
 SELECT {_COLUMNS} FROM twophase.ledger WHERE gid >= %(low)s AND gid < %(high)s ORDER BY gid, kind DESC"""

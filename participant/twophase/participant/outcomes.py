@@ -108,6 +108,13 @@ class Tombstoned(Answer):
 
 
 @dataclass(frozen=True, slots=True)
+class ToUndo(Answer):
+    """The work that a compensation undoes is committed; `results` are what it returned."""
+
+    results: Results
+
+
+@dataclass(frozen=True, slots=True)
 class Aborted(Answer):
     """The branch was prepared, and is rolled back now."""
 

@@ -1,7 +1,8 @@
 """The participant's resource manager: branches over Postgres, as coroutines.
 
-Lives here: what `service` calls: who runs what, duplicates, what is remembered, retries. Must not live here: SQL
-(`ledger`), the steps of a branch (`branch`) or of its end (`finish`), connections and threads (`lanes`), gRPC.
+Lives here: what `service` calls: in which order the steps are run, what is remembered, retries. Must not live here: SQL
+(`ledger`), the steps of a branch (`branch`), of its end (`finish`) and before its compensation (`compensate`),
+duplicates (`running`), connections and threads (`lanes`), gRPC.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from psycopg import IsolationLevel
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
@@ -20,8 +21,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch, Gid, Txid, check_journal_id, check_participant_name
 from twophase.participant import branch as steps
-from twophase.participant import finish
-from twophase.participant.branch import Branch
+from twophase.participant import compensate, finish
 from twophase.participant.diagnose import diagnose
 from twophase.participant.errors import NotReady
 from twophase.participant.exchanges import Steps
@@ -47,27 +47,27 @@ from twophase.participant.outcomes import (
     Retry,
     StillRunning,
     Tombstoned,
+    ToUndo,
 )
 from twophase.participant.preflight import preflight
 from twophase.participant.refusals import ConnectionGone, NoConnection, TooLate, refusal, refusal_of
-from twophase.participant.work import Deadline, Work
+from twophase.participant.running import Kind, RunningBranches
+from twophase.participant.terms import Branch
+from twophase.participant.work import Deadline, Undo, Work
 from twophase.v1 import types_pb2
 
 _A = TypeVar("_A", bound=Answer)
-_Kind: TypeAlias = types_pb2.BranchKind.ValueType
-_Key: TypeAlias = tuple[str, Gid, _Kind]
 _Vote: TypeAlias = Prepared | ReadOnly | No
 
 _WORK: Final = types_pb2.BRANCH_KIND_WORK
+_COMPENSATION: Final = types_pb2.BRANCH_KIND_COMPENSATION
 
 # Votes of branches that are not finished, for a repeated Prepare. What is pushed out is answered from the database.
 _VOTES: Final = 4_096
 _LARGEST_RESULTS: Final = 16_384  # bytes; larger ones are not kept
 
-# In seconds: how long a call of the second phase tries by itself before it asks to be asked again, and how long Abort
-# waits for a branch that it has just stopped.
+# In seconds: how long a call of the second phase tries by itself before it asks to be asked again.
 _PATIENCE: Final = 1.0
-_STOPPING: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +112,8 @@ class ResourceManager:
         self._finish: FinishLane | None = None
         self._sync: SyncWorkLane | None = None
         self._async: AsyncWorkLane | None = None
-        self._running: dict[_Key, _Running] = {}
+        self._branches = RunningBranches()
         self._votes: OrderedDict[Gid, _Vote] = OrderedDict()
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._looking = asyncio.Lock()
 
     async def open(self) -> None:
@@ -126,8 +125,7 @@ class ResourceManager:
 
     async def close(self) -> None:
         """Waits for everything that runs, then disconnects."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._branches.ended()
         lanes = (self._sync, self._async, self._finish)
         self._sync = self._async = self._finish = None
         for lane in lanes:
@@ -150,43 +148,57 @@ class ResourceManager:
         vote = self._votes.get(gid)
         if vote is not None:
             return vote
-        terms = self._terms(gid, _WORK, work, deadline, position, fingerprint)
-        return await self._join(("prepare", gid, _WORK), terms, lambda runs: self._prepare(terms, work, runs))
+        terms = self._terms(gid, _WORK, deadline, position, fingerprint)
+        return await self._branches.join(("prepare", gid, _WORK), terms, lambda runs: self._prepare(terms, work, runs))
 
     async def apply(
         self,
         gid: Gid,
-        kind: _Kind,
         work: Work,
         *,
         deadline: Deadline,
         position: int,
         fingerprint: bytes,
+        must_succeed: bool = False,
     ) -> Applied | RefusedForGood | Retry | Tombstoned:
         """Does the work and commits it locally, once; repetitions are answered from the ledger.
 
-        Raises `OutcomeUnknown` (repeat it, or abort it) and `Forgotten`.
+        With `must_succeed` no refusal is final: it is answered with `Retry`, and leaves no row. Raises `OutcomeUnknown`
+        (repeat it, or abort it) and `Forgotten`.
         """
-        terms = self._terms(gid, kind, work, deadline, position, fingerprint)
-        return await self._join(("apply", gid, kind), terms, lambda runs: self._apply(terms, work, runs))
+        terms = replace(self._terms(gid, _WORK, deadline, position, fingerprint), must_succeed=must_succeed)
+        return await self._branches.join(("apply", gid, _WORK), terms, lambda runs: self._apply(terms, work, runs))
+
+    async def compensate(
+        self, gid: Gid, undo: Undo, *, deadline: Deadline, position: int, fingerprint: bytes
+    ) -> Applied | RefusedForGood | Retry | Tombstoned:
+        """Undoes a branch's work in a transaction of its own, once; or makes sure that there is nothing to undo, ever.
+
+        Work that still runs in this process is stopped first. Never `RefusedForGood`. Raises `StillRunning` and
+        `OutcomeUnknown` (repeat it), and `Forgotten`.
+        """
+        terms = self._terms(gid, _COMPENSATION, deadline, position, fingerprint)
+        return await self._branches.join(
+            ("apply", gid, _COMPENSATION), terms, lambda runs: self._compensate(terms, undo, runs)
+        )
 
     async def commit(self, gid: Gid) -> Committed | Lost:
         """Commits a prepared branch; `Lost` only with a committed tombstone as the proof.
 
         Raises `OutcomeUnknown` and `StillRunning` (repeat it), `CannotFinish` and `Forgotten`.
         """
-        answer = await self._shielded(self._patiently(lambda: finish.commit(gid)))
+        answer = await self._branches.shielded(self._patiently(lambda: finish.commit(gid)))
         self._votes.pop(gid, None)
         return answer
 
     async def abort(
-        self, gid: Gid, kind: _Kind, decision: types_pb2.Decision.ValueType
+        self, gid: Gid, kind: Kind, decision: types_pb2.Decision.ValueType
     ) -> Aborted | Tombstoned | RefusedForGood | Applied:
         """Makes sure that a branch is not applied, or says that it was. Stops it first if it runs in this process.
 
         Raises `StillRunning` and `OutcomeUnknown` (repeat it), `CannotFinish` and `Forgotten`.
         """
-        return await self._shielded(self._abort(gid, kind, decision))
+        return await self._branches.shielded(self._abort(gid, kind, decision))
 
     async def list_prepared(self, journal_id: str) -> PreparedBranches:
         """The prepared branches of one journal, here. Raises `OutcomeUnknown` (repeat it) and `InvalidName`."""
@@ -209,7 +221,7 @@ class ResourceManager:
         Raises `OutcomeUnknown` (repeat it) and `InvalidName`.
         """
         check_journal_id(journal_id)
-        return await self._shielded(self._patiently(lambda: finish.remember(journal_id, epoch, horizons)))
+        return await self._branches.shielded(self._patiently(lambda: finish.remember(journal_id, epoch, horizons)))
 
     async def observe(self, journal_id: str) -> Observation:
         """What the prepared branches of one journal hold here, and who waits for them, over a connection of its own.
@@ -229,25 +241,22 @@ class ResourceManager:
         check_journal_id(journal_id)
         return await self._patiently(lambda: finish.recall(journal_id))
 
-    def _terms(
-        self, gid: Gid, kind: _Kind, work: Work, deadline: Deadline, position: int, fingerprint: bytes
-    ) -> Branch:
+    def _terms(self, gid: Gid, kind: Kind, deadline: Deadline, position: int, fingerprint: bytes) -> Branch:
         longest = self._settings.lock_timeout
         return Branch(
             gid=gid,
             kind=kind,
-            read_only=work.read_only,
             deadline=deadline,
             position=position,
             fingerprint=fingerprint,
             lock_timeout=random.uniform(longest / 2, longest),  # noqa: S311 - jitter
             begin=self._begin,
-            running=lambda: work.running,
         )
 
     async def _prepare(self, terms: Branch, work: Work, runs: set[Run]) -> _Vote:
+        terms = replace(terms, read_only=work.read_only)
         try:
-            vote = await self._run(lambda: steps.prepare(terms), terms, work, runs)
+            vote = await self._run(steps.prepare, terms, work, runs)
         except _NOT_STARTED as error:
             return No(refusal_of(error))
         self._keep_vote(terms.gid, vote)
@@ -255,20 +264,29 @@ class ResourceManager:
         return vote
 
     async def _apply(self, terms: Branch, work: Work, runs: set[Run]) -> Applied | RefusedForGood | Retry | Tombstoned:
-        # A step that only reads is committed like the others: its ledger row is what proves that it was done.
-        terms = replace(terms, read_only=False)
+        """A step that only reads is committed like the others: its ledger row is what proves that it was done."""
         try:
-            return await self._run(lambda: steps.apply(terms), terms, work, runs)
+            return await self._run(steps.apply, terms, work, runs)
         except _NOT_STARTED as error:
             reason = refusal_of(error)
             reason.retryable = True
             return Retry(reason)
 
-    async def _run(self, make: Callable[[], Steps[_A]], terms: Branch, work: Work, runs: set[Run]) -> _A:
+    async def _compensate(
+        self, terms: Branch, undo: Undo, runs: set[Run]
+    ) -> Applied | RefusedForGood | Retry | Tombstoned:
+        await self._branches.stop(terms.gid, _WORK)
+        claimed = await self._patiently(lambda: compensate.claim(terms.gid))
+        if isinstance(claimed, ToUndo):
+            return await self._apply(terms, undo(claimed.results), runs)
+        return claimed
+
+    async def _run(self, make: Callable[[Branch], Steps[_A]], terms: Branch, work: Work, runs: set[Run]) -> _A:
         if terms.deadline.left() == 0:
             raise TooLate("the deadline had passed when the work arrived; allow more time")
+        terms = replace(terms, running=lambda: work.running)
         lane = self._async_lane() if work.asynchronous else self._sync_lane()
-        return await lane.run(make, terms, work, runs)
+        return await lane.run(lambda: make(terms), terms, work, runs)
 
     def _sync_lane(self) -> SyncWorkLane:
         if self._sync is None:
@@ -280,38 +298,15 @@ class ResourceManager:
             self._async = AsyncWorkLane(self._dsn, self._participant, size=self._settings.work_connections)
         return self._async
 
-    async def _join(self, key: _Key, terms: Branch, start: Callable[[set[Run]], Coroutine[Any, Any, _A]]) -> _A:
-        """The answer of the call that runs under `key`, started if there is none."""
-        running = self._running.get(key)
-        if running is None:
-            runs: set[Run] = set()
-            task = self._task(start(runs))
-            running = self._running[key] = _Running(terms, task, runs)
-            task.add_done_callback(lambda _: self._running.pop(key, None))
-        answer: _A = await asyncio.shield(running.task)
-        return answer
-
     async def _abort(
-        self, gid: Gid, kind: _Kind, decision: types_pb2.Decision.ValueType
+        self, gid: Gid, kind: Kind, decision: types_pb2.Decision.ValueType
     ) -> Aborted | Tombstoned | RefusedForGood | Applied:
-        await self._stop(gid, kind)
+        await self._branches.stop(gid, kind)
         answer = await self._patiently(lambda: finish.abort(gid, kind, decision))
         if kind == _WORK and isinstance(answer, Aborted | Tombstoned):
             # A late copy of the Prepare would only be barred by a tombstone, and a rolled back branch has none.
             self._keep_vote(gid, No(refusal(types_pb2.REFUSAL_KIND_ABORTED, "the branch was told to abort")))
         return answer
-
-    async def _stop(self, gid: Gid, kind: _Kind) -> None:
-        found = [self._running.get((verb, gid, kind)) for verb in ("prepare", "apply")]
-        tasks = []
-        for running in found:
-            if running is not None:
-                running.terms.halt.requested = True
-                for run in tuple(running.runs):
-                    run.stop()
-                tasks.append(running.task)
-        if tasks:
-            await asyncio.wait(tasks, timeout=_STOPPING)
 
     async def _patiently(self, make: Callable[[], Steps[_A]]) -> _A:
         """Runs steps of the second phase; where it is worth it, again for a moment."""
@@ -338,21 +333,7 @@ class ResourceManager:
     async def _look(self, question: Callable[[], _A]) -> _A:
         """One question of a person's at a time: together they must not take the connections that work needs."""
         async with self._looking:
-            return await self._shielded(asyncio.to_thread(question))
-
-    async def _shielded(self, work: Coroutine[Any, Any, _A]) -> _A:
-        return await asyncio.shield(self._task(work))
-
-    def _task(self, work: Coroutine[Any, Any, _A]) -> asyncio.Task[_A]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._forget_task)
-        return task
-
-    def _forget_task(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # looked at, so that asyncio does not report what a cancelled caller never heard
+            return await self._branches.shielded(asyncio.to_thread(question))
 
     def _keep_vote(self, gid: Gid, vote: _Vote) -> None:
         if isinstance(vote, Prepared | ReadOnly) and sum(map(_size, vote.results)) > _LARGEST_RESULTS:
@@ -360,13 +341,6 @@ class ResourceManager:
         self._votes[gid] = vote
         while len(self._votes) > _VOTES:
             self._votes.popitem(last=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    terms: Branch
-    task: asyncio.Task[Any]
-    runs: set[Run]
 
 
 _NOT_STARTED: Final = (ConnectionGone, NoConnection, TooLate)

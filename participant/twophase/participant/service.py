@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar
 
 import grpc
@@ -174,15 +175,21 @@ class ParticipantService(participant_pb2_grpc.ParticipantServicer):
         deadline = requests.deadline_of(request)
         position = requests.position_of(request.journal_position)
         fingerprint = requests.fingerprint_of(request.fingerprint)
-        work: BoundWork | MisfitWork
-        try:
-            work = self._participant.bind(request.operations)
-        except PayloadError as error:
-            # A final refusal of Apply is a row in the ledger, so this one goes the whole way, too.
-            work = MisfitWork(error, asynchronous=self._participant.asynchronous)
-        outcome = await self._resources.apply(
-            gid, kind, work, deadline=deadline, position=position, fingerprint=fingerprint
-        )
+        outcome: Applied | RefusedForGood | Retry | Tombstoned
+        if kind == types_pb2.BRANCH_KIND_COMPENSATION:
+            undo = partial(self._participant.undo, request.operations)
+            outcome = await self._resources.compensate(
+                gid, undo, deadline=deadline, position=position, fingerprint=fingerprint
+            )
+        else:
+            outcome = await self._resources.apply(
+                gid,
+                self._bound(request.operations),
+                deadline=deadline,
+                position=position,
+                fingerprint=fingerprint,
+                must_succeed=request.must_succeed,
+            )
         response = participant_pb2.ApplyResponse(identity=self._identity(outcome.identity))
         match outcome:
             case Applied(results):
@@ -190,13 +197,20 @@ class ParticipantService(participant_pb2_grpc.ParticipantServicer):
                 response.results.extend(results)
             case RefusedForGood(refusal):
                 response.outcome = participant_pb2.APPLY_OUTCOME_REFUSED
-                response.refusal.CopyFrom(self._refusal(refusal, work.running))
+                response.refusal.CopyFrom(self._refusal(refusal, ""))
             case Retry(refusal):
                 response.outcome = participant_pb2.APPLY_OUTCOME_RETRY
-                response.refusal.CopyFrom(self._refusal(refusal, work.running))
+                response.refusal.CopyFrom(self._refusal(refusal, ""))
             case Tombstoned():
                 response.outcome = participant_pb2.APPLY_OUTCOME_TOMBSTONE
         return response
+
+    def _bound(self, operations: Iterable[participant_pb2.BranchOperation]) -> BoundWork | MisfitWork:
+        try:
+            return self._participant.bind(operations)
+        except PayloadError as error:
+            # A final refusal of Apply is a row in the ledger, so this one goes the whole way, too.
+            return MisfitWork(error, asynchronous=self._participant.asynchronous)
 
     async def _commit(self, request: participant_pb2.CommitRequest) -> participant_pb2.CommitResponse:
         outcome = await self._resources.commit(requests.gid_of(request.gid))

@@ -6,11 +6,13 @@ Lives here: the values and protocols both sides share. Must not live here: SQL, 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
 import psycopg
 
+from twophase.participant.outcomes import Results
 from twophase.v1 import types_pb2
 
 SyncConnection: TypeAlias = psycopg.Connection[Any]
@@ -65,3 +67,8 @@ class Work(Protocol):
     async def run_async(self, connection: AsyncConnection) -> tuple[types_pb2.Payload, ...]:
         """Runs the operations in the running event loop."""
         ...
+
+
+Undo: TypeAlias = Callable[[Results], Work]
+"""What undoes a branch: from what its work returned to the work that does it. Never raises: what cannot be undone is
+work that raises why."""

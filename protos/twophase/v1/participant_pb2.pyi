@@ -33,7 +33,9 @@ A minimal participant over Postgres:
             A compensation: claim the key of the work first. No row of kind work: insert its tombstone, and when that is
             committed answer TOMBSTONE (nothing was done, and nothing will be). A row that is refused or a tombstone:
             TOMBSTONE. A row that is applied: BEGIN; undo the work; INSERT INTO ledger (... kind 'compensation',
-            'applied'); COMMIT. It is never refused for good: RETRY.
+            'applied'); COMMIT. It is never refused for good: RETRY, also if a tombstone bars the compensation itself
+            (REFUSAL_KIND_ABORTED): it was not done. Of work that only read, nothing is undone; its row is written all
+            the same.
 
 Every call may be repeated by the coordinator after a lost answer, may arrive twice at once, and may arrive late. A
 caller that hangs up cancels nothing that has begun.
@@ -85,7 +87,8 @@ class _ApplyOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ApplyOut
     """The work was refused this time; no row was left, and the same call may succeed later."""
     APPLY_OUTCOME_TOMBSTONE: _ApplyOutcome.ValueType  # 4
     """A tombstone was there first; the work will never be applied. For a compensation: there is nothing to undo, since the
-    work was refused or is barred for good.
+    work was refused or is barred for good. Never for a compensation that is barred itself: RETRY, with
+    REFUSAL_KIND_ABORTED.
     """
 
 class ApplyOutcome(_ApplyOutcome, metaclass=_ApplyOutcomeEnumTypeWrapper):
@@ -101,7 +104,8 @@ APPLY_OUTCOME_RETRY: ApplyOutcome.ValueType  # 3
 """The work was refused this time; no row was left, and the same call may succeed later."""
 APPLY_OUTCOME_TOMBSTONE: ApplyOutcome.ValueType  # 4
 """A tombstone was there first; the work will never be applied. For a compensation: there is nothing to undo, since the
-work was refused or is barred for good.
+work was refused or is barred for good. Never for a compensation that is barred itself: RETRY, with
+REFUSAL_KIND_ABORTED.
 """
 Global___ApplyOutcome: _TypeAlias = ApplyOutcome  # noqa: Y015
 

@@ -33,7 +33,9 @@ A minimal participant over Postgres:
             A compensation: claim the key of the work first. No row of kind work: insert its tombstone, and when that is
             committed answer TOMBSTONE (nothing was done, and nothing will be). A row that is refused or a tombstone:
             TOMBSTONE. A row that is applied: BEGIN; undo the work; INSERT INTO ledger (... kind 'compensation',
-            'applied'); COMMIT. It is never refused for good: RETRY.
+            'applied'); COMMIT. It is never refused for good: RETRY, also if a tombstone bars the compensation itself
+            (REFUSAL_KIND_ABORTED): it was not done. Of work that only read, nothing is undone; its row is written all
+            the same.
 
 Every call may be repeated by the coordinator after a lost answer, may arrive twice at once, and may arrive late. A
 caller that hangs up cancels nothing that has begun.

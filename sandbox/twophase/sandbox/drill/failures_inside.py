@@ -179,6 +179,20 @@ INSIDE: Final = (
     ),
     Failure(
         Group.PARTICIPANT,
+        "It dies while it undoes a step of a saga",
+        "Nothing is undone without the ledger row that says so. The call is repeated until it is answered: a tombstone"
+        " that was placed for work that never came is found again, and so is a compensation that had committed.",
+        "the coordinator, when the participant is back",
+        BACK,
+        (
+            "participant.before-claim",
+            "participant.after-claim",
+            "participant.before-compensation",
+            "participant.after-compensation",
+        ),
+    ),
+    Failure(
+        Group.PARTICIPANT,
         "It dies while it shakes hands",
         "It counts as away until it does; what it has remembered of the coordinator's epoch is safe either way.",
         "the coordinator, when the participant is back",
