@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures.warp import run_warped
+from fixtures.virtual_time import run_virtually
 from fixtures.world import World
 from twophase.contract.names import Gid, Txid
 from twophase.coordinator.journal.events import Begun, BranchRef
@@ -107,7 +107,7 @@ def test_r8_recovery_ends_the_same_way_however_often_it_runs(
         assert world.nothing_prepared()
         return world
 
-    check(run_warped(play()), lefts)
+    check(run_virtually(play()), lefts)
 
 
 @settings(max_examples=30, deadline=None)
@@ -124,7 +124,7 @@ def test_r8_two_recover_at_once_from_the_same_decisions(lefts: list[Left]) -> No
         assert world.nothing_prepared()
         return world
 
-    check(run_warped(play()), decided)
+    check(run_virtually(play()), decided)
 
 
 async def _run(world: World) -> None:

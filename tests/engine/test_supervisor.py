@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from fixtures.fakes import FakeLinks, FakeParticipant
-from fixtures.warp import run_warped
+from fixtures.virtual_time import run_virtually
 from fixtures.world import BOTH, World, submission
 from twophase.contract.names import Epoch, Gid, Txid
 from twophase.coordinator.engine.api import Outcome, Wait
@@ -74,7 +74,7 @@ def test_a_participant_that_was_away_for_long_is_finished_in_one_pass(how: str) 
         assert asked["handshake"] <= 2
         assert took <= (1.5 if how == "down" else 7.0), "at once when it is seen to be back"
 
-    run_warped(play())
+    run_virtually(play())
 
 
 def test_a_participant_lost_in_the_middle_is_asked_by_one_only() -> None:
@@ -99,7 +99,7 @@ def test_a_participant_lost_in_the_middle_is_asked_by_one_only() -> None:
             await gone(world.payment, within=1.5)
         assert len(world.payment.applied) == MANY
 
-    run_warped(play())
+    run_virtually(play())
 
 
 @pytest.mark.parametrize("how", ["down", "silent"])
@@ -120,9 +120,9 @@ def test_one_dead_participant_holds_up_nobody_else(how: str, decided: bool) -> N
         async with world.coordinator(register=False, sweep_every=5.0):
             return await gone(world.order, within=30)
 
-    undisturbed = run_warped(whole())
+    undisturbed = run_virtually(whole())
     for dead in ("payment", "stock"):
-        late = run_warped(play(dead)) - undisturbed
+        late = run_virtually(play(dead)) - undisturbed
         # Before abort is presumed a participant gets two seconds to say that it knows better: once, not once for each.
         assert late < (2.5 if how == "silent" and not decided else 0.5)
 
@@ -144,7 +144,7 @@ def test_a_live_commit_is_not_later_for_a_dead_neighbour() -> None:
             assert (other.outcome, other.applied) == (Outcome.COMMITTED, True)
             assert now() - began < 0.5
 
-    run_warped(play())
+    run_virtually(play())
 
 
 def test_a_thousand_in_doubt_cost_a_participant_a_handful_of_questions() -> None:
@@ -158,7 +158,7 @@ def test_a_thousand_in_doubt_cost_a_participant_a_handful_of_questions() -> None
             assert participant.calls["inspect"] <= 20
         assert world.order.calls["abort"] == world.payment.calls["abort"] == 500, "each is told once"
 
-    run_warped(play())
+    run_virtually(play())
 
 
 def test_a_participant_of_before_is_asked_one_by_one() -> None:
@@ -171,7 +171,7 @@ def test_a_participant_of_before_is_asked_one_by_one() -> None:
             await gone(world.order, within=5)
         assert world.stock.calls["inspect"] >= 20
 
-    run_warped(play())
+    run_virtually(play())
 
 
 def test_an_answer_that_names_what_was_not_asked_for_is_not_believed(caplog: pytest.LogCaptureFixture) -> None:
@@ -190,7 +190,7 @@ def test_an_answer_that_names_what_was_not_asked_for_is_not_believed(caplog: pyt
         async with world.coordinator(register=False, sweep_every=5.0):
             await gone(world.order, within=5)
 
-    run_warped(play())
+    run_virtually(play())
     assert "names what was not asked for" in caplog.text
 
 
@@ -208,4 +208,4 @@ def test_r10_a_journal_that_failed_while_nobody_used_it_ends_the_process() -> No
             engine.failed.result()
         await engine._tasks.cancel()
 
-    run_warped(play())
+    run_virtually(play())

@@ -17,22 +17,26 @@ from twophase.coordinator.engine.links import LinkLost
 
 @dataclass(slots=True)
 class Weather:
-    """How bad the network is. Probabilities for each message; `slow` in seconds."""
+    """How bad the network is. Probabilities for each message; `slow` and `late` (second copies) in seconds."""
 
     drop: float = 0.0
     copy: float = 0.0
     slow: float = 0.003
+    late: tuple[float, ...] = (0.001, 0.05, 1.0, 5.0)
     cut: set[str] = field(default_factory=set)
 
 
 class Link:
     """The calls of one coordinator at one participant."""
 
-    def __init__(self, participant: Participant, weather: Weather, chance: random.Random, tell: Told) -> None:
+    def __init__(
+        self, participant: Participant, weather: Weather, chance: random.Random, tell: Told, awake: asyncio.Event
+    ) -> None:
         self._participant = participant
         self._weather = weather
         self._chance = chance
         self._tell = tell
+        self._awake = awake
 
     def __getattr__(self, call: str) -> Any:
         """Every call of the contract goes the same way."""
@@ -47,6 +51,7 @@ class Link:
         return ask
 
     async def _ask(self, call: str, request: Any) -> Any:
+        await self._awake.wait()
         await self._travel()
         if self._chance.random() < self._weather.copy:
             self._participant.spawn(self._late(call, request))
@@ -60,11 +65,12 @@ class Link:
                 raise LinkLost(f"{call} at {self._participant.name}: connection lost") from None
             raise
         await self._travel()
+        await self._awake.wait()
         return answer
 
     async def _late(self, call: str, request: Any) -> None:
         """A second copy of a request, some time later; nobody waits for its answer."""
-        await asyncio.sleep(self._chance.choice((0.001, 0.05, 1.0, 5.0)))
+        await asyncio.sleep(self._chance.choice(self._weather.late))
         self._tell("network", f"a second copy of {call} reaches {self._participant.name}")
         await self._participant.handle(call, request)
 
@@ -78,16 +84,23 @@ class Link:
 
 
 class Network:
-    """The links of one life of the coordinator."""
+    """The links of one life of the coordinator, which sends and hears nothing while it is not awake."""
 
     def __init__(
-        self, participants: Mapping[str, Participant], weather: Weather, chance: random.Random, tell: Told
+        self,
+        participants: Mapping[str, Participant],
+        weather: Weather,
+        chance: random.Random,
+        tell: Told,
+        awake: asyncio.Event,
     ) -> None:
         self._participants = participants
         self._weather = weather
         self._chance = chance
         self._tell = tell
+        self._awake = awake
 
     def connect(self, address: str) -> Any:
         """A link to the participant of that name."""
-        return Link(self._participants[address.partition(":")[0]], self._weather, self._chance, self._tell)
+        participant = self._participants[address.partition(":")[0]]
+        return Link(participant, self._weather, self._chance, self._tell, self._awake)

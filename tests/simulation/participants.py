@@ -24,12 +24,14 @@ from simulation.postgres import (
     UniqueViolation,
     Work,
 )
-from twophase.contract.names import Epoch
+from twophase.contract.names import Epoch, Gid
 from twophase.v1 import participant_pb2 as pb
 from twophase.v1 import types_pb2 as types
 
 _LOCK_SECONDS = 0.5
 _BRIEF_SECONDS = 0.2
+_FINISHING = 2  # connections that are kept for the second phase
+_CUT_SHORT = 0.02  # how often a request is cut short while its work runs, and after how many seconds at most
 _OUTCOMES = {
     "applied": pb.LEDGER_OUTCOME_APPLIED,
     "refused": pb.LEDGER_OUTCOME_REFUSED,
@@ -51,6 +53,10 @@ class Refused(Exception):
     """The business says no."""
 
 
+class Forgotten(DatabaseError):
+    """The branch lies below its epoch's horizon."""
+
+
 class Told(Protocol):
     """Where a participant tells what it does."""
 
@@ -58,7 +64,13 @@ class Told(Protocol):
 
 
 class Participant:
-    """One participant and its database."""
+    """One participant and its database.
+
+    `patience` is a verdict's lock timeout, `standby` the longest time that a commit waits for one, both in seconds;
+    `fickle` is how often the business refuses for no reason.
+    """
+
+    patience: float | None = _BRIEF_SECONDS
 
     def __init__(self, name: str, chance: random.Random, tell: Told, *, accounts: int, opening: int) -> None:
         self.name = name
@@ -67,7 +79,11 @@ class Participant:
         self.up = True
         self.epoch: Epoch | None = None
         self.position = 0
-        self.refused: set[str] = set()
+        self.fickle = 0.0
+        self.standby = 0.0
+        self._horizons: dict[Epoch, int] = {}
+        self._batch: tuple[list[str], asyncio.Future[list[bool]]] | None = None
+        self._finishing = asyncio.Semaphore(_FINISHING)
         self._chance = chance
         self._tell = tell
         self._tasks: dict[asyncio.Task[Any], None] = {}
@@ -105,6 +121,8 @@ class Participant:
         return gone
 
     def _lose_sessions(self) -> None:
+        self._batch = None
+        self._finishing = asyncio.Semaphore(_FINISHING)
         for task in tuple(self._tasks):
             task.cancel()
 
@@ -133,6 +151,9 @@ class Participant:
         epoch = Epoch(request.epoch.number, request.epoch.nonce)
         if not request.look_only and (last is None or last.number < epoch.number):
             self.epoch = epoch
+        if not request.look_only:
+            for horizon in request.horizons:
+                self.prune(Epoch(horizon.epoch.number, horizon.epoch.nonce), horizon.sequence)
         return pb.HandshakeResponse(
             participant=self.name,
             identity=self.identity,
@@ -141,27 +162,53 @@ class Participant:
             highest_position=self.position,
         )
 
+    def prune(self, epoch: Epoch, sequence: int) -> None:
+        """Prunes below a horizon, and refuses what is below it from then on."""
+        self._horizons[epoch] = max(sequence, self._horizons.get(epoch, 0))
+        for gid in tuple(self.database.ledger):
+            if self.is_forgotten(gid):
+                del self.database.ledger[gid]
+
+    def is_forgotten(self, gid: str) -> bool:
+        """Whether it lies below its epoch's horizon."""
+        txid = Gid.parse(gid).txid
+        return txid.sequence < self._horizons.get(txid.epoch, 0)
+
     async def prepare(self, request: pb.PrepareRequest) -> pb.PrepareResponse:
         if all(operation.name == "look" for operation in request.operations):
             return pb.PrepareResponse(vote=types.VOTE_READ_ONLY, identity=self.identity)
-        work = Work()
+        work = self.connection()
+        cut_short = self._chance.uniform(0, _CUT_SHORT) if self._chance.random() < _CUT_SHORT else None
         try:
-            await self._work(work, request.gid, request.operations)
-            await self._pause()
+            async with asyncio.timeout(cut_short):
+                await self._work(work, request.gid, request.operations)
+                await self._pause(self.standby)
             tag = self.database.prepare(request.gid, work)
             assert tag is Tag.PREPARE, "a transaction that failed is not prepared here"
             self.position = max(self.position, request.journal_position)
         except (Refused, LockTimeout, UniqueViolation, DuplicateObject) as error:
             self.database.end(work, commit=False)
-            self.refused.add(request.gid)
             return pb.PrepareResponse(vote=types.VOTE_NO, refusal=_refusal(error), identity=self.identity)
-        self._tell(self.name, f"prepares {_short(request.gid)}")
+        except (TimeoutError, Forgotten) as error:
+            self.give_back(work)
+            raise Unanswered(f"{error!r}") from error
+        self._tell(self.name, f"prepares {short(request.gid)}")
         await self._pause()
         return pb.PrepareResponse(vote=types.VOTE_YES, identity=self.identity)
+
+    def connection(self) -> Work:
+        """One of the pool, with a transaction on it."""
+        return Work()
+
+    def give_back(self, work: Work) -> None:
+        """A connection whose work was cut short: nobody knows what is open on it, so that it is closed."""
+        self.database.end(work, commit=False)
 
     async def _work(self, work: Work, gid: str, operations: Any) -> None:
         if gid in self.database.ledger or gid in self.database.prepared:
             raise UniqueViolation(gid)
+        if self._chance.random() < self.fickle:
+            raise Refused("CLOSED")
         for operation in operations:
             if operation.name == "look":
                 continue
@@ -171,15 +218,21 @@ class Participant:
             if self.database.balance(work, move["account"]) + move["amount"] < 0:
                 raise Refused("NOT_ENOUGH")
             work.changes.append((move["transfer"], move["account"], move["amount"]))
-        await self.database.insert(work, gid, Row("applied"), timeout=_LOCK_SECONDS)
+        await self._insert(work, gid, Row("applied"), timeout=_LOCK_SECONDS)
+
+    async def _insert(self, work: Work, gid: str, row: Row, *, timeout: float | None) -> None:
+        """A row of the ledger, whose trigger looks at the horizon. Raises as `Database.insert`, and `Forgotten`."""
+        if self.is_forgotten(gid):
+            raise Forgotten(gid)
+        await self.database.insert(work, gid, row, timeout=timeout)
 
     async def apply(self, request: pb.ApplyRequest) -> pb.ApplyResponse:
         work = Work()
         try:
             await self._work(work, request.gid, request.operations)
-            await self._pause()
+            await self._pause(self.standby)
             self.database.end(work, commit=True)
-            self._tell(self.name, f"applies {_short(request.gid)}")
+            self._tell(self.name, f"applies {short(request.gid)}")
             return pb.ApplyResponse(outcome=pb.APPLY_OUTCOME_APPLIED, identity=self.identity)
         except LockTimeout as error:
             self.database.end(work, commit=False)
@@ -194,6 +247,9 @@ class Participant:
         except UniqueViolation:
             self.database.end(work, commit=False)
             return self._from_row(request.gid)
+        except Forgotten:
+            self.database.end(work, commit=False)
+            raise
 
     def _from_row(self, gid: str) -> pb.ApplyResponse:
         outcomes = {
@@ -204,14 +260,40 @@ class Participant:
         return pb.ApplyResponse(outcome=outcomes[self.database.ledger[gid].outcome], identity=self.identity)
 
     async def commit(self, request: pb.CommitRequest) -> pb.CommitResponse:
-        try:
-            self.database.finish(request.gid, commit=True)
-            self._tell(self.name, f"commits {_short(request.gid)}")
-        except UndefinedObject:
-            if not await self.committed_before(request.gid):
-                return pb.CommitResponse(outcome=pb.COMMIT_OUTCOME_LOST, identity=self.identity)
+        if await self._commit_prepared(request.gid):
+            self._tell(self.name, f"commits {short(request.gid)}")
+        else:
+            async with self._finishing:
+                if not await self.committed_before(request.gid):
+                    return pb.CommitResponse(outcome=pb.COMMIT_OUTCOME_LOST, identity=self.identity)
         await self._pause()
         return pb.CommitResponse(outcome=pb.COMMIT_OUTCOME_COMMITTED, identity=self.identity)
+
+    async def _commit_prepared(self, gid: str) -> bool:
+        """Whether it was there. Those that come before a connection is free share one round trip."""
+        if self._batch is not None:
+            gids, answers = self._batch
+            gids.append(gid)
+            place = len(gids) - 1
+            return (await asyncio.shield(answers))[place]
+        gids, answers = self._batch = [gid], asyncio.get_running_loop().create_future()
+        async with self._finishing:
+            await self._pause()
+            self._batch = None
+            answers.set_result(self.send(gids))
+        return answers.result()[0]
+
+    def send(self, gids: list[str]) -> list[bool]:
+        """A batch of COMMIT PREPARED, with a Sync after each; which of them were there."""
+        return [self.was_there(gid) for gid in gids]
+
+    def was_there(self, gid: str) -> bool:
+        """One COMMIT PREPARED."""
+        try:
+            self.database.finish(gid, commit=True)
+        except UndefinedObject:
+            return False
+        return True
 
     async def committed_before(self, gid: str) -> bool:
         """42704: the ledger tells whether it was committed, or a tombstone bars it for good."""
@@ -224,12 +306,13 @@ class Participant:
         return row is not None and row.outcome == "applied"
 
     async def abort(self, request: pb.AbortRequest) -> pb.AbortResponse:
-        try:
-            self.database.finish(request.gid, commit=False)
-            self._tell(self.name, f"rolls back {_short(request.gid)}")
-            return pb.AbortResponse(outcome=pb.ABORT_OUTCOME_ABORTED, identity=self.identity)
-        except UndefinedObject:
-            outcome = await self.bar(request.gid, _DECISIONS[request.decision])
+        async with self._finishing:
+            try:
+                self.database.finish(request.gid, commit=False)
+                self._tell(self.name, f"rolls back {short(request.gid)}")
+                return pb.AbortResponse(outcome=pb.ABORT_OUTCOME_ABORTED, identity=self.identity)
+            except UndefinedObject:
+                outcome = await self.bar(request.gid, _DECISIONS[request.decision])
         outcomes = {
             "applied": pb.ABORT_OUTCOME_APPLIED,
             "refused": pb.ABORT_OUTCOME_REFUSED,
@@ -248,11 +331,11 @@ class Participant:
     async def _verdict(self, gid: str, row: Row) -> None:
         work = Work()
         try:
-            await self.database.insert(work, gid, row, timeout=_BRIEF_SECONDS)
+            await self._insert(work, gid, row, timeout=self.patience)
             await self._pause()
             self.database.end(work, commit=True)
-            self._tell(self.name, f"writes {row.outcome} for {_short(gid)}")
-        except (UniqueViolation, LockTimeout):
+            self._tell(self.name, f"writes {row.outcome} for {short(gid)}")
+        except (UniqueViolation, LockTimeout, Forgotten):
             self.database.end(work, commit=False)
             raise
 
@@ -294,7 +377,7 @@ def _refusal(error: Exception) -> types.Refusal:
             return types.Refusal(kind=types.REFUSAL_KIND_ABORTED, code="ABORTED", message="barred")
 
 
-def _short(gid: str) -> str:
+def short(gid: str) -> str:
     """Which transaction and branch, for people: epoch.sequence/branch."""
     _, _, epoch, _, sequence, branch = gid.split("-")
     return f"{int(epoch, 16)}.{int(sequence, 16)}/{int(branch, 16)}"

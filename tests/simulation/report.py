@@ -1,4 +1,5 @@
-"""`make simulate SEEDS=n`: runs seeds on all cores and prints the first that breaks a rule, with its transcript.
+"""`make simulate SEEDS=n`: runs seeds on all cores, prints the first that breaks a rule as a transcript, and which seed
+finds which planted bug. With `SEEDS=0` only the bugs.
 
 Lives here: the processes, the progress, the exit code. Must not live here: the run.
 """
@@ -16,60 +17,68 @@ from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 
 from simulation.bugs import BUGS
-from simulation.seeds import Verdict, first_wrong, run_seed
-from simulation.world import FAILED_OVER, MEDDLED
+from simulation.runs import CALM, SETTINGS
+from simulation.seeds import Verdict, run_seed
 
-_CHUNK = 250
+_CHUNK = 100
 _FOR_A_BUG = 1000
+_SHARE = 50  # of the seeds of the calm setting, one in so many is run in each of the others, too
+_CALM = "processes, servers and the network fail"
+_NAMED = {_CALM: CALM, **SETTINGS}
 
 
-def _run(first: int) -> tuple[int, Verdict | None]:
+def _run(chunk: tuple[str, range]) -> tuple[int, Verdict | None]:
     """A chunk of seeds: how many transfers there were, and the first seed that is wrong."""
+    name, seeds = chunk
     transfers = 0
-    for seed in range(first, first + _CHUNK):
-        verdict = run_seed(seed)
+    for seed in seeds:
+        verdict = run_seed(seed, _NAMED[name])
         transfers += verdict.transfers
         if verdict.violations:
             return transfers, verdict
     return transfers, None
 
 
+def _find(number: int) -> Verdict | None:
+    """The seed that finds a bug, if that very seed is right without it."""
+    bug = BUGS[number]
+    found = bug.find(range(1, _FOR_A_BUG + 1))
+    return None if found is None or run_seed(found.seed, bug.setting).violations else found
+
+
 def main(seeds: int, first: int = 1) -> int:
-    """Runs `seeds` seeds from `first`, then looks for every planted bug. Returns the exit code."""
+    """Runs `seeds` seeds from `first`, some in every setting; looks for every planted bug. Returns the exit code."""
     console = Console(highlight=False, soft_wrap=True)
-    transfers = done = 0
-    with (
-        ProcessPoolExecutor(os.cpu_count()) as pool,
-        Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console, transient=True) as progress,
-    ):
-        bar = progress.add_task("seeds", total=seeds)
-        for count, wrong in pool.map(_run, range(first, first + seeds, _CHUNK)):
-            transfers, done = transfers + count, done + _CHUNK
-            progress.advance(bar, _CHUNK)
-            if wrong is not None:
-                pool.shutdown(cancel_futures=True)
-                progress.stop()
-                return _tell(console, wrong.seed)
-    console.print(f"{done:,} seeds, {transfers:,} transfers, 0 violations")
-    missed = 0
-    for bug in BUGS:
-        with bug.plant():
-            found = first_wrong(range(1, _FOR_A_BUG + 1), bug.setting, **bug.parts)
-        missed += found is None
-        console.print(
-            f"  {bug.name:50} {'NOT FOUND' if found is None else f'seed {found.seed}: {found.violations[0]:.100}'}"
-        )
-    for name, setting in (("branches finished by hand", MEDDLED), ("what failovers lose", FAILED_OVER)):
-        wrong = first_wrong(range(1, _FOR_A_BUG + 1), setting)
-        missed += wrong is not None
-        console.print(f"  {name:50} {'always seen' if wrong is None else wrong}")
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        for name in _NAMED:
+            count = seeds if name == _CALM else seeds // _SHARE
+            chunks = [(name, range(at, min(at + _CHUNK, first + count))) for at in range(first, first + count, _CHUNK)]
+            if not chunks:
+                continue
+            transfers = 0
+            with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console, transient=True) as bar:
+                task = bar.add_task(name, total=len(chunks))
+                for sent, wrong in pool.map(_run, chunks):
+                    transfers += sent
+                    bar.advance(task)
+                    if wrong is not None:
+                        pool.shutdown(cancel_futures=True)
+                        bar.stop()
+                        return _tell(console, name, wrong.seed)
+            console.print(f"{name:44} {count:>8,} seeds {transfers:>10,} transfers   0 violations")
+        missed = 0
+        for bug, found in zip(BUGS, pool.map(_find, range(len(BUGS))), strict=True):
+            missed += found is None
+            shown = "NOT FOUND" if found is None else f"seed {found.seed:>4}   {found.violations[0]:.100}"
+            console.print(f"{bug.name:44} {shown}")
+    console.print(f"{len(BUGS) - missed} of {len(BUGS)} planted bugs found within {_FOR_A_BUG:,} seeds")
     return 1 if missed else 0
 
 
-def _tell(console: Console, seed: int) -> int:
-    verdict = run_seed(seed, keep_trace=True)
+def _tell(console: Console, name: str, seed: int) -> int:
+    verdict = run_seed(seed, _NAMED[name], keep_trace=True)
     console.print("\n".join(verdict.trace))
-    console.print(f"seed {seed}:")
+    console.print(f"{name}, seed {seed}:")
     for violation in verdict.violations:
         console.print(f"  {violation}")
     return 1

@@ -15,8 +15,8 @@ from typing import Final, Self
 import psycopg
 from psycopg import sql
 
+from fixtures.virtual_time import VirtualLoop
 from simulation import postgres as model
-from simulation.clock import VirtualLoop
 from simulation.scripts import ACCOUNTS, OPENING, Answer, Stage, Statement, Visible
 from twophase.sandbox.postgres import Cluster, StopMode
 
