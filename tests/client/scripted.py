@@ -39,12 +39,17 @@ def _set() -> asyncio.Event:
 
 @dataclass
 class Scripted(coordinator_pb2_grpc.CoordinatorServicer):
-    """`faults` are taken one a copy; `refusals` one an execution, None to commit."""
+    """`faults` are taken one a copy; `refusals` one an execution, None to commit. A saga that is refused is undone, but
+    at those that are `pending`."""
 
     faults: list[Fault | Problem] = field(default_factory=list)
     refusals: list[types_pb2.Refusal | None] = field(default_factory=list)
     results: list[types_pb2.OperationResult] = field(default_factory=list)
+    pending: list[str] = field(default_factory=list)
     dead_letters: list[coordinator_pb2.DeadLetter] = field(default_factory=list)
+    resolution: coordinator_pb2.ResolveDeadLetterResponse = field(
+        default_factory=lambda: coordinator_pb2.ResolveDeadLetterResponse(barred=True)
+    )
     epoch: int = 1
     copies: list[Request] = field(default_factory=list)
     executed: list[Request] = field(default_factory=list)
@@ -94,16 +99,16 @@ class Scripted(coordinator_pb2_grpc.CoordinatorServicer):
         return self._answer(request)
 
     async def ListDeadLetters(self, request: Any, context: Any) -> coordinator_pb2.ListDeadLettersResponse:  # noqa: N802
-        self.reads.append(request)
+        await self._read(request, context)
         return coordinator_pb2.ListDeadLettersResponse(dead_letters=self.dead_letters, epoch=self._epoch())
 
     async def RetryDeadLetter(self, request: Any, context: Any) -> coordinator_pb2.RetryDeadLetterResponse:  # noqa: N802
-        self.reads.append(request)
+        await self._read(request, context)
         return coordinator_pb2.RetryDeadLetterResponse()
 
     async def ResolveDeadLetter(self, request: Any, context: Any) -> coordinator_pb2.ResolveDeadLetterResponse:  # noqa: N802
-        self.reads.append(request)
-        return coordinator_pb2.ResolveDeadLetterResponse(barred=True)
+        await self._read(request, context)
+        return self.resolution
 
     def _answer(self, request: Request) -> Response:
         record = self.records.get(request.request_id)
@@ -120,8 +125,9 @@ class Scripted(coordinator_pb2_grpc.CoordinatorServicer):
         refusal = self.refusals.pop(0) if self.refusals else None
         answer = Response(
             txid=f"T{len(self.executed)}",
-            outcome=coordinator_pb2.OUTCOME_ABORTED if refusal else coordinator_pb2.OUTCOME_COMMITTED,
-            applied=True,
+            outcome=_undone(request) if refusal else coordinator_pb2.OUTCOME_COMMITTED,
+            applied=not self.pending,
+            pending=self.pending,
             refusals=[refusal] if refusal else [],
             results=[] if refusal else self.results,
             attempt=request.attempt,
@@ -171,6 +177,11 @@ class Scripted(coordinator_pb2_grpc.CoordinatorServicer):
     ) -> coordinator_pb2.CoordinatorDiagnoseResponse:
         await self._read(request, context)
         return self.diagnosis
+
+
+def _undone(request: Request) -> coordinator_pb2.Outcome.ValueType:
+    saga = request.protocol == coordinator_pb2.PROTOCOL_SAGA
+    return coordinator_pb2.OUTCOME_COMPENSATED if saga else coordinator_pb2.OUTCOME_ABORTED
 
 
 @contextlib.asynccontextmanager

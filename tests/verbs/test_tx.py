@@ -157,6 +157,9 @@ def test_show_as_json_is_one_object(runner: CliRunner, told: Told) -> None:
         "state": "",
         "outcome": None,
         "refusals": [],
+        "step": "",
+        "actor": "",
+        "reason": "",
     }
 
 

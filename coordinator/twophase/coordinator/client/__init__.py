@@ -9,6 +9,8 @@
             deadline=5.0,
         )
 
+With `protocol=Protocol.SAGA` the same operations run as a saga, one after the other; `step` gives them another order.
+
 `errors` says what can come instead of an answer; every error says whether the outcome is known. Needs gRPC and nothing
 of the coordinator's own: no journal, no engine, no database driver.
 """
@@ -22,28 +24,33 @@ from twophase.coordinator.client.errors import (
     OutcomeUnknown,
     RequestIdReused,
     ResultMismatch,
+    SagaCompensated,
     TransactionAborted,
     TwophaseError,
 )
 from twophase.coordinator.client.findings import (
     Check,
     CheckResult,
+    DeadLetter,
     Diagnosis,
     HeldLock,
     InDoubt,
     InDoubtBranch,
     ParticipantDiagnosis,
+    Resolution,
     Unanswered,
     Waiter,
 )
 from twophase.coordinator.client.payloads import operation
 from twophase.coordinator.client.refusal import Refusal
+from twophase.coordinator.client.steps import Step, step
 from twophase.coordinator.client.values import (
     Branch,
     Committed,
     Event,
     Operation,
     Outcome,
+    Protocol,
     Result,
     Transaction,
     Wait,
@@ -57,6 +64,7 @@ __all__ = [
     "CheckResult",
     "Committed",
     "CoordinatorUnavailable",
+    "DeadLetter",
     "Diagnosis",
     "Event",
     "HeldLock",
@@ -68,10 +76,14 @@ __all__ = [
     "Outcome",
     "OutcomeUnknown",
     "ParticipantDiagnosis",
+    "Protocol",
     "Refusal",
     "RequestIdReused",
+    "Resolution",
     "Result",
     "ResultMismatch",
+    "SagaCompensated",
+    "Step",
     "Transaction",
     "TransactionAborted",
     "TwophaseError",
@@ -79,4 +91,5 @@ __all__ = [
     "Wait",
     "Waiter",
     "operation",
+    "step",
 ]

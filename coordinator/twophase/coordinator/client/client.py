@@ -5,14 +5,12 @@ Lives here: the public calls, the channel, new attempts. Must not live here: wha
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 import grpc
-from google.protobuf import duration_pb2, timestamp_pb2
 from tenacity import (
     AsyncRetrying,
     retry_if_exception,
@@ -23,7 +21,6 @@ from tenacity import (
 )
 
 from twophase.contract.addresses import Address, InvalidAddress
-from twophase.contract.names import InvalidName, check_request_id
 from twophase.contract.status import Problem, from_call
 from twophase.coordinator.client.connection import Connection, Method
 from twophase.coordinator.client.errors import (
@@ -31,24 +28,35 @@ from twophase.coordinator.client.errors import (
     CoordinatorUnavailable,
     InvalidRequest,
     NotFound,
+    SagaCompensated,
     TransactionAborted,
     TwophaseError,
     invalid,
     of_problem,
 )
 from twophase.coordinator.client.execution import FIRST_WAIT, LONGEST_WAIT, Closed, EpochMemory, Execution, Patience
-from twophase.coordinator.client.findings import Diagnosis, InDoubt, diagnosis_of, in_doubt_of
+from twophase.coordinator.client.findings import (
+    DeadLetter,
+    Diagnosis,
+    InDoubt,
+    Resolution,
+    dead_letter_of,
+    diagnosis_of,
+    in_doubt_of,
+)
 from twophase.coordinator.client.refusal import Refusal
+from twophase.coordinator.client.requests import execute_request, timestamp
+from twophase.coordinator.client.steps import Step
 from twophase.coordinator.client.values import (
     Committed,
     Operation,
+    Protocol,
     Transaction,
     Wait,
     committed_of,
     refusals_of,
     transaction_of,
 )
-from twophase.coordinator.transport import MAX_MESSAGE_BYTES
 from twophase.v1 import coordinator_pb2, coordinator_pb2_grpc, types_pb2
 
 _USUAL_DEADLINE: Final = 10.0
@@ -57,7 +65,6 @@ _SETTLING: Final = 30.0
 _PAGE: Final = 200
 # What a coordinator needs, in seconds, that asks all its participants while one of them is away.
 _LOOKING: Final = 20.0
-_WAITS: Final = {Wait.APPLIED: coordinator_pb2.WAIT_APPLIED, Wait.DECIDED: coordinator_pb2.WAIT_DECIDED}
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -97,7 +104,8 @@ class AsyncClient:
 
     async def execute(
         self,
-        *operations: Operation,
+        *operations: Operation | Step,
+        protocol: Protocol = Protocol.TWO_PHASE,
         deadline: float | None = None,
         wait: Wait = Wait.APPLIED,
         request_id: str | None = None,
@@ -107,12 +115,17 @@ class AsyncClient:
     ) -> Committed:
         """Runs the operations, all or none, and returns once they are committed (and applied, unless `wait` says else).
 
-        `deadline`, in seconds: the transaction is decided by then, or aborted; without one the coordinator's default
-        holds. `request_id` names this piece of business, for as long as the coordinator remembers it (7 days after it
-        ended, unless configured): what is sent again later runs again. Give your own (an order number) if you want to
-        ask for the outcome after a crash of this process, else one is made. `attempt` counts from 1 and is raised only
-        to try again, under the same id, what was aborted; `retries` does so by itself, up to that many times, after a
-        refusal that is retryable (a conflict, a participant that is away).
+        `protocol`: two-phase commit, or a saga. A saga runs the operations one after the other, or as their `step`s
+        say; each commits at once, for others to see, and if one is refused, what was done before it is undone by the
+        compensations that the operations declare. Nothing else of this call changes.
+
+        `deadline`, in seconds: the transaction is decided by then, or aborted; a saga that is not certain to be done by
+        then is undone. Without one the coordinator's default holds. `request_id` names this piece of business, for as
+        long as the coordinator remembers it (7 days after it ended, unless configured): what is sent again later runs
+        again. Give your own (an order number) if you want to ask for the outcome after a crash of this process, else
+        one is made. `attempt` counts from 1 and is raised only to try again, under the same id, what was aborted or
+        undone; `retries` does so by itself, up to that many times, after a refusal that is retryable (a conflict, a
+        participant that is away).
 
         A lost answer is asked for again, for `give_up_after` seconds in all (each attempt; by default the deadline and
         30 s more). Until it is certain that the coordinator has the request, only for as long as the deadline.
@@ -120,9 +133,12 @@ class AsyncClient:
         Cancelling this call does not cancel the transaction, which runs on to its outcome: `outcome(request_id)`.
 
         Raises `TransactionAborted`, `InvalidRequest`, `NotFound`, `RequestIdReused` and `CoordinatorUnavailable`, which
-        all mean that nothing happened, and `OutcomeUnknown`, the only one where `outcome_known` is False.
+        all mean that nothing happened; for a saga that began and is undone `SagaCompensated`, a `TransactionAborted`;
+        and `OutcomeUnknown`, the only one where `outcome_known` is False.
         """
-        request = _execute_request(operations, deadline, wait, request_id, attempt)
+        request = execute_request(
+            operations, protocol=protocol, deadline=deadline, wait=wait, request_id=request_id, attempt=attempt
+        )
         whole = _LONGEST_DEADLINE if deadline is None else deadline
         patience = Patience(
             start=_USUAL_DEADLINE if deadline is None else deadline,
@@ -152,7 +168,7 @@ class AsyncClient:
         Raises `NotFound` if it has no record (up to then), which does not mean that the transaction was aborted;
         `InvalidRequest`, `CoordinatorUnavailable`.
         """
-        request = coordinator_pb2.GetRequest(txid=txid, with_events=events, at=_timestamp(at))
+        request = coordinator_pb2.GetRequest(txid=txid, with_events=events, at=timestamp(at))
         response = await self._read(lambda stub: stub.Get, request)
         return transaction_of(response.transaction)
 
@@ -163,7 +179,7 @@ class AsyncClient:
         None if the coordinator has no record of it. That does not mean aborted: a copy may be under way. `execute` with
         the same request id and operations settles it. Raises `InvalidRequest`, `CoordinatorUnavailable`.
         """
-        request = coordinator_pb2.GetRequest(request_id=request_id, with_events=events, at=_timestamp(at))
+        request = coordinator_pb2.GetRequest(request_id=request_id, with_events=events, at=timestamp(at))
         response = await self._read(lambda stub: stub.Get, request)
         return transaction_of(response.transaction) if response.HasField("transaction") else None
 
@@ -203,6 +219,37 @@ class AsyncClient:
         request = coordinator_pb2.CoordinatorDiagnoseRequest()
         return diagnosis_of(await self._read(lambda stub: stub.Diagnose, request, at_least=_LOOKING))
 
+    async def dead_letters(self) -> tuple[DeadLetter, ...]:
+        """What sagas have failed at so often that somebody must look, those of the oldest saga first. Each is tried
+        again all the same. Raises as `in_doubt`.
+        """
+        response = await self._read(lambda stub: stub.ListDeadLetters, coordinator_pb2.ListDeadLettersRequest())
+        return tuple(dead_letter_of(letter) for letter in response.dead_letters)
+
+    async def retry_dead_letter(self, txid: str, step: str) -> None:
+        """Tries a dead letter again at once, and counts its failures anew. May be repeated.
+
+        Raises `NotFound` if there is no such dead letter (any more); `InvalidRequest`, `CoordinatorUnavailable`.
+        """
+        request = coordinator_pb2.RetryDeadLetterRequest(txid=txid, step=step)
+        await self._read(lambda stub: stub.RetryDeadLetter, request)
+
+    async def resolve_dead_letter(
+        self, txid: str, step: str, *, actor: str, reason: str, even_if_away: bool = False
+    ) -> Resolution:
+        """Takes a dead letter for done, by a person's word: the saga goes on, and it is not tried any more. Its
+        participant is asked to bar it. `actor` (1 to 128 characters) and `reason` (1 to 1000) are recorded, durably.
+
+        Raises `CallRejected` if the participant is away, unless `even_if_away`: a copy that is under way may then take
+        effect later. Raises `NotFound` if there is no such dead letter (any more: after a lost answer that means that
+        it is resolved; see `get`); `InvalidRequest`, `CoordinatorUnavailable`.
+        """
+        request = coordinator_pb2.ResolveDeadLetterRequest(
+            txid=txid, step=step, actor=actor, reason=reason, even_if_away=even_if_away
+        )
+        response = await self._read(lambda stub: stub.ResolveDeadLetter, request, at_least=_LOOKING)
+        return Resolution(response.barred, response.done)
+
     async def register(self, name: str, address: str) -> None:
         """Makes a participant known to the coordinator, durably. May be repeated; a new address replaces the old one.
 
@@ -217,8 +264,11 @@ class AsyncClient:
         if response.outcome == coordinator_pb2.OUTCOME_COMMITTED:
             return committed_of(request.request_id, response)
         refusals = refusals_of(response)
+        attempt = response.attempt or request.attempt
+        if response.outcome == coordinator_pb2.OUTCOME_COMPENSATED:
+            raise SagaCompensated(request.request_id, response.txid, attempt, refusals, pending=tuple(response.pending))
         _raise_if_the_request_was_wrong(refusals)
-        raise TransactionAborted(request.request_id, response.txid, response.attempt or request.attempt, refusals)
+        raise TransactionAborted(request.request_id, response.txid, attempt, refusals)
 
     async def _read(
         self,
@@ -255,49 +305,6 @@ class AsyncClient:
         if self._connected is None:
             self._connected = Connection(self._address)
         return self._connected
-
-
-def _execute_request(
-    operations: tuple[Operation, ...], deadline: float | None, wait: Wait, request_id: str | None, attempt: int
-) -> coordinator_pb2.ExecuteRequest:
-    name = uuid.uuid4().hex if request_id is None else request_id
-    try:
-        check_request_id(name)
-    except InvalidName as error:
-        raise invalid("request_id", name, str(error), "make one id for each piece of business, once") from error
-    if attempt < 1 or attempt >= 2**32:
-        raise invalid("attempt", attempt, f"attempt {attempt} is not between 1 and {2**32 - 1}", "count from 1")
-    request = coordinator_pb2.ExecuteRequest(
-        request_id=name,
-        attempt=attempt,
-        operations=[
-            types_pb2.Operation(participant=operation.participant, name=operation.name, payload=operation.payload)
-            for operation in operations
-        ],
-        wait=_WAITS[wait],
-    )
-    if deadline is not None:
-        request.deadline.CopyFrom(_duration(deadline))
-    if request.ByteSize() > MAX_MESSAGE_BYTES:
-        fact = f"all operations together have {request.ByteSize()} bytes, over {MAX_MESSAGE_BYTES}"
-        raise invalid("operations", request.ByteSize(), fact, "send less, or references to it")
-    return request
-
-
-def _duration(seconds: float) -> duration_pb2.Duration:
-    nanos = round(seconds * 1e9) if 0 < seconds < 1e9 else 0
-    if nanos <= 0:
-        fact = f"deadline {seconds} is not a number of seconds greater than 0"
-        raise invalid("deadline", seconds, fact, "give seconds, or leave it for the coordinator's default")
-    return duration_pb2.Duration(seconds=nanos // 10**9, nanos=nanos % 10**9)
-
-
-def _timestamp(at: datetime | None) -> timestamp_pb2.Timestamp | None:
-    if at is None:
-        return None
-    moment = timestamp_pb2.Timestamp()
-    moment.FromDatetime(at.astimezone(UTC))
-    return moment
 
 
 def _raise_if_the_request_was_wrong(refusals: tuple[Refusal, ...]) -> None:

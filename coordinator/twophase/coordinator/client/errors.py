@@ -23,7 +23,8 @@ class TwophaseError(Exception):
 
 
 class TransactionAborted(TwophaseError):
-    """The transaction was decided against, and nothing of it is or will be applied anywhere.
+    """The transaction was decided against, and nothing of it is or will be applied anywhere. See `SagaCompensated`
+    for a saga that had begun.
 
     `refusals` say why; the first one decided it, and `kind`, `code` and `retryable` are its. If `retryable`, the same
     request may succeed as a new attempt: `execute(..., request_id=error.request_id, attempt=error.attempt + 1)`.
@@ -38,7 +39,30 @@ class TransactionAborted(TwophaseError):
         self.code = refusals[0].code if refusals else "INTERNAL"
         self.retryable = bool(refusals) and refusals[0].retryable
         why = str(refusals[0]) if refusals else "the coordinator gave no reason"
-        super().__init__(f"request {request_id} is aborted: {why}")
+        super().__init__(self._said(why))
+
+    def _said(self, why: str) -> str:
+        return f"request {self.request_id} is aborted: {why}"
+
+
+class SagaCompensated(TransactionAborted):
+    """The saga turned: what its steps did is, or will be, undone by their compensations. Others could see it meanwhile.
+
+    As a `TransactionAborted` it says why, and may be tried again as a new attempt if `retryable`. `pending` are the
+    participants where a step is not undone yet: they follow by themselves, and a new attempt waits for them. Also
+    raised if it was a payload or an operation's name that a participant refused: unlike such a request in two-phase
+    commit, the saga had begun.
+    """
+
+    def __init__(
+        self, request_id: str, txid: str, attempt: int, refusals: tuple[Refusal, ...], *, pending: tuple[str, ...] = ()
+    ) -> None:
+        self.pending = pending
+        super().__init__(request_id, txid, attempt, refusals)
+
+    def _said(self, why: str) -> str:
+        undone = f"is being undone, still at {', '.join(self.pending)}" if self.pending else "is undone"
+        return f"request {self.request_id} is compensated: {why}; what was done of it {undone}"
 
 
 class CallRejected(TwophaseError):

@@ -39,7 +39,9 @@ _PASSING: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOUR
 _NOT_OURS: Final = frozenset(
     {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
 )
-_FINAL: Final = frozenset({coordinator_pb2.OUTCOME_COMMITTED, coordinator_pb2.OUTCOME_ABORTED})
+_FINAL: Final = frozenset(
+    {coordinator_pb2.OUTCOME_COMMITTED, coordinator_pb2.OUTCOME_ABORTED, coordinator_pb2.OUTCOME_COMPENSATED}
+)
 
 
 class Closed(Exception):
@@ -90,7 +92,7 @@ class _NoTime(_AskAgain):
 
 
 class Execution:
-    """One attempt at one request. `run` returns its final answer, COMMITTED or ABORTED, or raises."""
+    """One attempt at one request. `run` returns its final answer, or raises."""
 
     def __init__(
         self, wire: Wire, request: coordinator_pb2.ExecuteRequest, epochs: EpochMemory, patience: Patience

@@ -1,17 +1,19 @@
 """What a coordinator tells operators, as plain values.
 
-Lives here: branches in doubt, diagnoses, and their reading from the contract's messages. Must not live here: what
-applications deal with (`values`), errors, calls.
+Lives here: branches in doubt, diagnoses, dead letters, and their reading from the contract's messages. Must not live
+here: what applications deal with (`values`), errors, calls.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum
 
 from google.protobuf.duration_pb2 import Duration
 
-from twophase.coordinator.client.values import name_of
+from twophase.coordinator.client.refusal import Refusal
+from twophase.coordinator.client.values import name_of, refusal_of
 from twophase.v1 import coordinator_pb2, participant_pb2, types_pb2
 
 
@@ -123,6 +125,33 @@ class Diagnosis:
     participants: tuple[ParticipantDiagnosis, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A compensation (`kind` is COMPENSATION), or a step after the pivot (WORK), that failed `attempts` times in a row;
+    `refusal` is the last failure. It is tried again all the same. `since` is told by the coordinator's clock, in UTC.
+    """
+
+    txid: str
+    request_id: str
+    step: str
+    participant: str
+    operation: str
+    kind: str
+    attempts: int
+    refusal: Refusal
+    since: datetime
+    gid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What came of resolving a dead letter. `barred`: its participant bars it now. `done`: it had been done after all,
+    before it could be resolved."""
+
+    barred: bool
+    done: bool
+
+
 def in_doubt_of(response: coordinator_pb2.ListInDoubtResponse) -> InDoubt:
     """What is in doubt, from the wire."""
     return InDoubt(
@@ -168,6 +197,22 @@ def diagnosis_of(response: coordinator_pb2.CoordinatorDiagnoseResponse) -> Diagn
             )
             for one in response.participants
         ),
+    )
+
+
+def dead_letter_of(message: coordinator_pb2.DeadLetter) -> DeadLetter:
+    """A dead letter, from the wire."""
+    return DeadLetter(
+        txid=message.txid,
+        request_id=message.request_id,
+        step=message.step,
+        participant=message.participant,
+        operation=message.operation,
+        kind=name_of(types_pb2.BranchKind, message.kind, "BRANCH_KIND_"),
+        attempts=message.attempts,
+        refusal=refusal_of(message.refusal),
+        since=message.since.ToDatetime(tzinfo=UTC),
+        gid=message.gid,
     )
 
 

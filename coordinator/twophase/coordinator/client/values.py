@@ -28,8 +28,17 @@ class Wait(Enum):
     DECIDED = "decided"
 
 
+class Protocol(Enum):
+    """Which protocol runs a transaction. TWO_PHASE: every branch holds its locks until all agree. SAGA: each step
+    commits at once, and is compensated if a later one is refused."""
+
+    TWO_PHASE = "two-phase"
+    SAGA = "saga"
+
+
 class Outcome(Enum):
-    """How a transaction ended. PENDING becomes one of the others by itself; NOT_SEEN does not mean aborted."""
+    """How a transaction ended. COMPENSATED: a saga that turned; every step of it is, or will be, undone. PENDING
+    becomes one of the others by itself; NOT_SEEN does not mean aborted."""
 
     COMMITTED = "committed"
     ABORTED = "aborted"
@@ -109,11 +118,14 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A transaction's part at one participant. `state` is the name of `twophase.v1.BranchState` without prefix."""
+    """A transaction's part at one participant. `state` is the name of `twophase.v1.BranchState` without prefix. Of a
+    saga it is one step: its name and its operation."""
 
     gid: str
     participant: str
     state: str
+    step: str = ""
+    operation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +133,10 @@ class Event:
     """One thing that happened to a transaction. Positions are the order; `at`, in UTC, is told by the coordinator's
     clock, which may have been set back in between.
 
-    `kind` is the name of `twophase.v1.EventKind` without prefix: BEGUN, VOTED, DECIDED, FINISHED, ENDED. The other
-    fields are names of the contract's enums, too, and empty where they do not concern the kind: `vote` is UNSPECIFIED
-    for a vote that was lost. `outcome` is None but for ENDED.
+    `kind` is the name of `twophase.v1.EventKind` without prefix: BEGUN, VOTED, DECIDED, FINISHED, ENDED, and of sagas
+    TURNED, COMPENSATED, DEAD_LETTER, RESOLVED. `vote`, `decision` and `state` are names of the contract's enums, too,
+    and empty where they do not concern the kind: `vote` is UNSPECIFIED for a vote that was lost. `outcome` is None but
+    for ENDED. `step` is a saga's; `actor` and `reason` say who resolved a dead letter, and why.
     """
 
     position: int
@@ -136,11 +149,15 @@ class Event:
     state: str = ""
     outcome: Outcome | None = None
     refusals: tuple[Refusal, ...] = ()
+    step: str = ""
+    actor: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What the coordinator knows of a transaction. `decision` is COMMIT, ABORT, DELEGATED or UNSPECIFIED (not yet).
+    """What the coordinator knows of a transaction. `decision` is COMMIT, ABORT, DELEGATED, SAGA, or UNSPECIFIED as long
+    as there is none.
 
     `events` are there only if the call asked for them.
     """
@@ -154,6 +171,7 @@ class Transaction:
     branches: tuple[Branch, ...]
     refusals: tuple[Refusal, ...]
     events: tuple[Event, ...] = ()
+    protocol: Protocol = Protocol.TWO_PHASE
 
 
 _OUTCOMES = {
@@ -174,16 +192,18 @@ def refusals_of(
     response: coordinator_pb2.ExecuteResponse | coordinator_pb2.Transaction | coordinator_pb2.TransactionEvent,
 ) -> tuple[Refusal, ...]:
     """The reasons in an answer, the one that decided first."""
-    return tuple(
-        Refusal(
-            kind=name_of(types_pb2.RefusalKind, refusal.kind, "REFUSAL_KIND_"),
-            code=refusal.code,
-            message=refusal.message,
-            retryable=refusal.retryable,
-            participant=refusal.participant,
-            operation=refusal.operation,
-        )
-        for refusal in response.refusals
+    return tuple(refusal_of(refusal) for refusal in response.refusals)
+
+
+def refusal_of(message: types_pb2.Refusal) -> Refusal:
+    """A reason from the wire."""
+    return Refusal(
+        kind=name_of(types_pb2.RefusalKind, message.kind, "REFUSAL_KIND_"),
+        code=message.code,
+        message=message.message,
+        retryable=message.retryable,
+        participant=message.participant,
+        operation=message.operation,
     )
 
 
@@ -210,11 +230,18 @@ def transaction_of(message: coordinator_pb2.Transaction) -> Transaction:
         decision=name_of(types_pb2.Decision, message.decision, "DECISION_"),
         applied=message.applied,
         branches=tuple(
-            Branch(branch.gid, branch.participant, name_of(coordinator_pb2.BranchState, branch.state, "BRANCH_STATE_"))
+            Branch(
+                gid=branch.gid,
+                participant=branch.participant,
+                state=name_of(coordinator_pb2.BranchState, branch.state, "BRANCH_STATE_"),
+                step=branch.step,
+                operation=branch.operation,
+            )
             for branch in message.branches
         ),
         refusals=refusals_of(message),
         events=tuple(_event_of(event) for event in message.events),
+        protocol=Protocol.SAGA if message.protocol == coordinator_pb2.PROTOCOL_SAGA else Protocol.TWO_PHASE,
     )
 
 
@@ -231,6 +258,9 @@ def _event_of(message: coordinator_pb2.TransactionEvent) -> Event:
         state=name_of(coordinator_pb2.BranchState, message.state, "BRANCH_STATE_") if kind == "FINISHED" else "",
         outcome=outcome_of(message.outcome) if kind == "ENDED" else None,
         refusals=refusals_of(message),
+        step=message.step,
+        actor=message.actor,
+        reason=message.reason,
     )
 
 
