@@ -59,6 +59,13 @@ class SagaRun:
         cls._start(at, of, of.client, definition, saga.begin(shape_of(definition)))
 
     @classmethod
+    def refuse(cls, at: Coordinator, of: Transaction, definition: facts.Definition) -> None:
+        """Ends it before anybody is told."""
+        at.write(facts.Begun(of.txid, of.request, ()), of.titled("begun"))
+        state = saga.State(saga.Phase.STARTING, shape_of(definition), ())
+        cls._start(at, of, of.client, definition, (state, (Propose(ABORT),)))
+
+    @classmethod
     def resume(cls, at: Coordinator, of: Transaction, record: facts.TransactionRecord) -> None:
         """Takes it up from the journal, where it stands."""
         definition = record.definition

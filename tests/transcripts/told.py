@@ -77,6 +77,15 @@ def new_transaction(
     return of
 
 
+def is_let_in(stage: Stage, at: Coordinator, of: Transaction) -> bool:
+    """Whether anything new is begun; in quarantine nothing is, and the client is told so."""
+    if at.peers.quarantine.active:
+        at.draw(Arrow.SENT, of.client, of.titled("refused: quarantine"))
+        del stage.transactions[of.name]
+        return False
+    return True
+
+
 # --- participants -----------------------------------------------------------------------------------------------------
 
 

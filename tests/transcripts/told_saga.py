@@ -11,7 +11,7 @@ from transcripts.board import Arrow
 from transcripts.language import Book, Impossible
 from transcripts.saga_run import SagaRun
 from transcripts.stage import Stage
-from transcripts.told import new_transaction
+from transcripts.told import is_let_in, new_transaction
 from twophase.coordinator.journal.events import Definition, SagaStep
 from twophase.coordinator.protocol.events import GaveUp
 
@@ -22,12 +22,18 @@ _STEP = re.compile(r"(?P<place>\w+)(?: after (?P<after>\w+(?: and \w+)*))?(?P<pi
 
 @BOOK.phrase("{client} begins a saga[ {tx}][ for {request}]: {plan...}")
 def begins_a_saga(stage: Stage, client: str, tx: str | None, request: str | None, plan: str) -> None:
-    """A client begins a saga, one step a participant: `stock, money after stock as pivot, mail after money`."""
+    """A client begins a saga, one step a participant: `stock, money after stock as pivot, mail after money`. Away
+    participants end it before it begins."""
     definition = _definition(plan)
     at = stage.coordinator(None)
     of = new_transaction(stage, at, client, tx, request, tuple(step.participant for step in definition.steps))
     stage.board.draw(client, Arrow.SENT, at.name, of.titled("saga" + (f" for {request}" if request else "")))
-    SagaRun.begin(at, of, definition)
+    if not is_let_in(stage, at, of):
+        return
+    if all(stage.participant(place).up for place in of.places):
+        SagaRun.begin(at, of, definition)
+    else:
+        SagaRun.refuse(at, of, definition)
 
 
 @BOOK.phrase("{who} gives {place} up[ in {tx}]")

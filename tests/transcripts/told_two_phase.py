@@ -8,7 +8,7 @@ from __future__ import annotations
 from transcripts.board import Arrow
 from transcripts.language import Book, Impossible
 from transcripts.stage import Stage
-from transcripts.told import new_transaction, works
+from transcripts.told import is_let_in, new_transaction, works
 from transcripts.two_phase import TwoPhaseRun
 
 BOOK: Book[Stage] = Book()
@@ -29,10 +29,9 @@ def executes(stage: Stage, client: str, tx: str | None, request: str | None, who
     of = new_transaction(stage, at, client, tx, request, places, reads=reads)
     title = of.titled("execute" + (f" for {request}" if request else ""))
     stage.board.draw(client, Arrow.SENT, at.name, title)
-    if at.peers.quarantine.active:
-        at.draw(Arrow.SENT, client, "refused: quarantine")
-        del stage.transactions[of.name]
-    elif all(stage.participant(place).up for place in places):
+    if not is_let_in(stage, at, of):
+        return
+    if all(stage.participant(place).up for place in places):
         TwoPhaseRun.begin(at, of)
     else:
         TwoPhaseRun.refuse(at, of)
