@@ -1,64 +1,23 @@
-"""What the coordinator says is in doubt, and how it says that everything is: over fake participants."""
+"""What the coordinator says is in doubt, over fake participants."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
-from fixtures.fakes import FakeLinks, FakeParticipant
+from fixtures.unswept import World, decide, submission, until
 from twophase.contract.names import Epoch, Gid, Txid
-from twophase.coordinator.engine import diagnosis as diagnosing
-from twophase.coordinator.engine import rejections
-from twophase.coordinator.engine.api import Call, Limits, Submission
-from twophase.coordinator.engine.diagnosis import Diagnosis
-from twophase.coordinator.engine.engine import Engine
 from twophase.coordinator.engine.indoubt import Doubt, Survey
 from twophase.coordinator.engine.links import LinkLost
-from twophase.coordinator.journal.events import Begun, BranchRef, Ended, Finished, RequestRef, Voted
-from twophase.coordinator.journal.memory import MemoryDisk, MemoryJournal
+from twophase.coordinator.journal.events import Begun, BranchRef, Ended, Finished, Voted
+from twophase.coordinator.journal.memory import MemoryJournal
 from twophase.coordinator.journal.port import Proposal
-from twophase.coordinator.journal.sqlite import SqliteJournal
 from twophase.coordinator.protocol.decisions import ABORT, COMMIT, Decision, Ending, Vote, delegated
 from twophase.v1 import participant_pb2 as pb
 from twophase.v1 import types_pb2
 
 JOURNAL_OF_ANOTHER = "fedcba9876543210"
-OK, WARNING, PROBLEM = (
-    types_pb2.CHECK_RESULT_OK,
-    types_pb2.CHECK_RESULT_WARNING,
-    types_pb2.CHECK_RESULT_PROBLEM,
-)
-
-
-class World:
-    """Two participants, and a coordinator that never sweeps by itself."""
-
-    def __init__(self) -> None:
-        self.order = FakeParticipant("order")
-        self.payment = FakeParticipant("payment")
-        self.links = FakeLinks(self.order, self.payment)
-        self.disk = MemoryDisk()
-
-    @asynccontextmanager
-    async def coordinator(
-        self, *, journal: MemoryJournal | SqliteJournal | None = None, limits: Limits | None = None
-    ) -> AsyncIterator[Engine]:
-        engine = Engine(journal or await MemoryJournal.open(self.disk), self.links, limits=limits or Limits())
-        # What is prepared behind its back stays as it is: it looks at nothing by itself.
-        for participant in (self.order, self.payment):
-            participant.hold("list_prepared")
-        await engine.start()
-        for participant in (self.order, self.payment):
-            await engine.register(participant.name, f"{participant.name}:1")
-        try:
-            yield engine
-            assert not engine.failed.done()
-        finally:
-            await engine._tasks.cancel()
 
 
 @pytest.fixture
@@ -66,29 +25,9 @@ def world() -> World:
     return World()
 
 
-def submission() -> Submission:
-    payload = types_pb2.Payload(json="1")
-    return Submission("r-1", 1, None, (Call("order", "write", payload), Call("payment", "write", payload)), 5.0)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
-
-
 def of(survey: Survey, participant: str) -> Doubt:
     [found] = [doubt for doubt in survey.branches if doubt.participant == participant]
     return found
-
-
-async def decide(engine: Engine, txid: Txid, decision: Decision, *participants: str) -> None:
-    branches = tuple(BranchRef(number, name) for number, name in enumerate(participants))
-    request = RequestRef(f"r-{txid.sequence}", 1, bytes(32))
-    await engine.journal.decide(Proposal(txid, decision, engine.journal.epoch, request, branches))
-
-
-# --- what is in doubt -------------------------------------------------------------------------------------------------
 
 
 async def test_nothing_is_in_doubt(world: World) -> None:
@@ -353,156 +292,3 @@ async def test_what_the_decision_did_not_concern_is_not_in_doubt_at_a_participan
         survey = await engine.in_doubt()
         world.payment.down = False
     assert survey.branches == ()
-
-
-# --- how everything is ------------------------------------------------------------------------------------------------
-
-
-def checks(diagnosis: Diagnosis) -> dict[str, types_pb2.Check]:
-    for check in diagnosis.checks:
-        assert bool(check.remedy) is (check.result != OK), check
-        assert "\n" not in check.finding
-    return {check.subject: check for check in diagnosis.checks}
-
-
-async def test_everything_is_as_it_should_be(world: World, tmp_path: Path) -> None:
-    journal = await SqliteJournal.open(tmp_path / "journal.db", label="shop")
-    async with world.coordinator(journal=journal) as engine:
-        await engine.execute(submission())
-        diagnosis = await engine.diagnose()
-        found = checks(diagnosis)
-    await journal.close()
-    assert list(found) == [
-        "coordinator",
-        "new transactions",
-        "journal file",
-        "journal writes",
-        "quarantine",
-        "unfinished transactions",
-        "heuristic outcomes",
-        "participants",
-    ]
-    assert {check.result for check in found.values()} <= {OK, WARNING}  # the disk of a test may be nearly full
-    assert str(tmp_path / "journal.db") in found["journal file"].finding
-    assert found["journal writes"].finding.startswith("the last forced write took ")
-    assert found["participants"].finding == "2 registered"
-    assert diagnosis.label == "shop"
-    assert [one.record.name for one in diagnosis.participants] == ["order", "payment"]
-    for one in diagnosis.participants:
-        assert [(check.subject, check.result) for check in one.checks] == [("reachable", OK), ("server", OK)]
-        assert one.checks[0].finding.startswith(f"at {one.record.name}:1, database ")
-
-
-async def test_a_participant_that_is_away_is_a_problem_with_what_to_type(world: World) -> None:
-    async with world.coordinator() as engine:
-        world.payment.down = True
-        order, payment = (await engine.diagnose()).participants
-        world.payment.down = False
-    assert order.checks[0].result == OK
-    [check] = payment.checks
-    assert (check.subject, check.result) == ("reachable", PROBLEM)
-    assert check.finding == "not at payment:1: payment is down"
-    assert "--listen payment:1" in check.remedy
-
-
-async def test_a_participant_that_offers_no_diagnosis_is_one_warning(world: World) -> None:
-    world.order.not_offered.add("diagnose")
-    async with world.coordinator() as engine:
-        order, _ = (await engine.diagnose()).participants
-    assert [(check.subject, check.result) for check in order.checks] == [("reachable", OK), ("diagnosis", WARNING)]
-
-
-async def test_a_participant_with_another_database_behind_it_is_a_problem(world: World) -> None:
-    async with world.coordinator() as engine:
-        world.order.identity = types_pb2.DatabaseIdentity(system_identifier="99", timeline=1, database="order")
-        order, _ = (await engine.diagnose()).participants
-    assert order.checks[0].result == PROBLEM
-    assert "another database" in order.checks[0].finding
-
-
-async def test_a_coordinator_that_takes_nothing_new_says_why_and_what_to_do(world: World) -> None:
-    async with world.coordinator(limits=Limits(running=0)) as engine:
-        engine.refusal = rejections.no_room("12 MB are left", "96 MB")
-        found = checks(await engine.diagnose())
-        engine.refusal = None
-    assert found["new transactions"].result == PROBLEM
-    assert "12 MB are left" in found["new transactions"].finding
-    assert "96 MB" in found["new transactions"].remedy
-    assert found["coordinator"].result == PROBLEM  # as many as may be are under way
-
-
-async def test_a_quarantine_is_a_problem(world: World) -> None:
-    async with world.coordinator() as engine:
-        await engine._peers.quarantine.prove("payment has seen epoch 9")
-        check = checks(await engine.diagnose())["quarantine"]
-    assert check.result == PROBLEM
-    assert "payment has seen epoch 9" in check.finding
-
-
-async def test_what_is_decided_and_waited_for_is_a_warning(world: World) -> None:
-    world.payment.lose_answers.add("commit")
-    async with world.coordinator() as engine:
-        running = asyncio.create_task(engine.execute(submission()))
-        await until(lambda: world.payment.calls["commit"] >= 2)
-        check = checks(await engine.diagnose())["unfinished transactions"]
-        world.payment.lose_answers.clear()
-        await running
-    assert check.result == WARNING
-    assert check.finding == "decided and not finished everywhere yet: 1; waited for: payment"
-
-
-async def test_a_heuristic_outcome_is_a_warning(world: World) -> None:
-    async with world.coordinator() as engine:
-        txid = Txid(engine.journal.epoch, 900)
-        await decide(engine, txid, COMMIT, "order")
-        engine.journal.append(Finished(txid, 0, Ending.LOST))
-        check = checks(await engine.diagnose())["heuristic outcomes"]
-    assert check.result == WARNING
-    assert str(txid) in check.finding
-
-
-async def test_a_coordinator_without_participants_is_told_so() -> None:
-    engine = Engine(await MemoryJournal.open(MemoryDisk()), FakeLinks())
-    await engine.start()
-    check = checks(await engine.diagnose())["participants"]
-    await engine._tasks.cancel()
-    assert check.result == WARNING
-
-
-class Kept:
-    """A journal's file, as `OnDisk` tells it."""
-
-    def __init__(self, path: Path, sync_seconds: float | None = None) -> None:
-        self.path = path
-        self.label = ""
-        self.sync_seconds = sync_seconds
-
-
-@pytest.mark.parametrize(
-    ("limit", "value", "result"),
-    [("_LITTLE_SPACE", 1 << 60, WARNING), ("_NO_SPACE", 1 << 60, PROBLEM), ("_LONG_LOG", -1, WARNING)],
-)
-def test_a_disk_that_fills_up_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, result: int
-) -> None:
-    path = tmp_path / "journal.db"
-    path.write_bytes(b"x" * 1234)
-    monkeypatch.setattr(diagnosing, "_LITTLE_SPACE", 1 << 60 if limit != "_LONG_LOG" else 0)
-    monkeypatch.setattr(diagnosing, limit, value)
-
-    check = diagnosing._file(Kept(path))
-
-    assert check.result == result
-    assert f"{path}: 1 kB and 0 bytes of log" in check.finding
-    assert check.remedy
-
-
-def test_a_journal_that_was_moved_away_is_a_problem(tmp_path: Path) -> None:
-    check = diagnosing._file(Kept(tmp_path / "gone.db"))
-
-    assert (check.result, "No such file" in check.finding) == (PROBLEM, True)
-
-
-@pytest.mark.parametrize(("seconds", "result"), [(None, OK), (0.004, OK), (0.5, WARNING)])
-def test_slow_forced_writes_are_a_warning(tmp_path: Path, seconds: float | None, result: int) -> None:
-    assert diagnosing._writes(Kept(tmp_path, seconds)).result == result

@@ -1,0 +1,91 @@
+"""What is refused before anything of it is sent, by what the coordinator knows: names, types, limits, registrations."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fixtures.fakes import FakeParticipant
+from fixtures.world import BOTH, World, submission, until
+from twophase.coordinator.engine.api import (
+    Call,
+    Limits,
+    Outcome,
+    Rejected,
+    Submission,
+)
+from twophase.v1 import types_pb2
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.mark.parametrize(
+    ("call", "field", "word"),
+    [
+        ("nobody.write", "operations[0].participant", "no participant 'nobody'"),
+        ("order.nothing", "operations[0].name", "has no operation 'nothing'; use one of: read, refuse, write"),
+    ],
+)
+async def test_unknown_names_are_refused_before_anything_is_sent(
+    world: World, call: str, field: str, word: str
+) -> None:
+    async with world.coordinator() as engine:
+        with pytest.raises(Rejected) as refused:
+            await engine.execute(submission(call, "payment.write"))
+        assert refused.value.problem.field == field
+        assert word in refused.value.problem.message
+        assert await engine.view("r-1") is None
+    assert world.payment.calls["prepare"] == 0
+
+
+async def test_a_protobuf_message_for_an_operation_that_takes_json_is_refused(world: World) -> None:
+    payload = types_pb2.Payload()
+    payload.message.Pack(types_pb2.Epoch(number=1))
+    async with world.coordinator() as engine:
+        with pytest.raises(Rejected, match=r"takes JSON, not the protobuf message twophase\.v1\.Epoch"):
+            await engine.execute(Submission("r", 1, None, (Call("order", "write", payload),), 5.0))
+
+
+async def test_an_operation_deployed_after_the_handshake_is_found(world: World) -> None:
+    async with world.coordinator() as engine:
+        world.order.operations["fresh"] = world.order.operations["write"]
+        answer = await engine.execute(submission("order.fresh", "payment.write"))
+    assert answer.outcome is Outcome.COMMITTED
+
+
+async def test_more_transactions_than_the_limit_are_refused(world: World) -> None:
+    async with world.coordinator(limits=Limits(running=1)) as engine:
+        gate = world.order.hold("prepare")
+        first = asyncio.create_task(engine.execute(submission(*BOTH)))
+        await until(lambda: world.order.calls["prepare"] == 1)
+        with pytest.raises(Rejected, match="the limit is 1"):
+            await engine.execute(submission(*BOTH, request_id="r-2"))
+        gate.set()
+        await first
+
+
+async def test_a_name_belongs_to_one_database_and_a_database_has_one_name(world: World) -> None:
+    impostor = FakeParticipant("order")
+    impostor.identity = types_pb2.DatabaseIdentity(system_identifier="1", timeline=1, database="other")
+    alias = FakeParticipant("alias")
+    alias.identity = world.order.identity
+    world.links.at |= {"impostor:1": impostor, "alias:1": alias}
+    async with world.coordinator() as engine:
+        with pytest.raises(Rejected, match="belongs to database 'order'"):
+            await engine.register("order", "impostor:1")
+        with pytest.raises(Rejected, match="registered as participant 'order' already"):
+            await engine.register("alias", "alias:1")
+
+
+async def test_a_participant_that_does_not_answer_or_is_somebody_else_is_not_registered(world: World) -> None:
+    async with world.coordinator(register=False) as engine:
+        world.order.down = True
+        with pytest.raises(Rejected, match="does not answer at order:1"):
+            await engine.register("order", "order:1")
+        with pytest.raises(Rejected, match="is 'payment', not 'stock'"):
+            await engine.register("stock", "payment:1")
+        assert await engine.journal.participants() == ()
