@@ -17,5 +17,7 @@ async def coordinator() -> Scripted:
 
 @pytest_asyncio.fixture
 async def client(coordinator: Scripted) -> AsyncIterator[AsyncClient]:
-    async with serving(coordinator) as port, AsyncClient(f"127.0.0.1:{port}", timeout=1.0) as client:
+    """Connected already: what a test gives it little time for is the answer, not the connection."""
+    async with serving(coordinator) as port, AsyncClient(f"127.0.0.1:{port}") as client:
+        await client._connection().ready(within=30.0)
         yield client

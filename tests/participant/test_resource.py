@@ -179,7 +179,7 @@ async def test_a_ledger_that_is_locked_is_worth_another_attempt(manager: Resourc
         answer = await apply(manager, Do(INSERT))
         assert isinstance(answer, Retry)
         assert answer.refusal.kind == types_pb2.REFUSAL_KIND_CONFLICT
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             assert (await refusal(manager, Do(INSERT))).kind == types_pb2.REFUSAL_KIND_CONFLICT
 
 
@@ -246,7 +246,7 @@ async def test_r13_work_that_waits_for_a_row_never_starves_the_commit_that_relea
         assert isinstance(late, No)
         assert (late.refusal.kind, late.refusal.retryable) == (types_pb2.REFUSAL_KIND_RESOURCE, True)
         assert "more work connections" in late.refusal.message
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             assert isinstance(await manager.commit(GID), Committed)
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         (first,) = done
