@@ -18,7 +18,13 @@ from fixtures import durable, hasty, syscalls
 from fixtures.durable import Findings
 from fixtures.told import What
 from fixtures.two_banks import SECONDS, prepared, transfer, two_banks, until
-from twophase.coordinator.client import AsyncClient, OutcomeUnknown, TransactionAborted, operation
+from twophase.coordinator.client import (
+    AsyncClient,
+    CoordinatorUnavailable,
+    OutcomeUnknown,
+    TransactionAborted,
+    operation,
+)
 from twophase.coordinator.protocol.decisions import DecisionKind
 from twophase.sandbox.syncs import AtSync, NoInjection, recorder, wrapper
 from twophase.sandbox.system import System
@@ -138,7 +144,7 @@ async def killed_at_a_sync(system: System) -> None:
             moves = transfer(name, account=account, amount=1)
             try:
                 await client.execute(*moves, request_id=name, deadline=20, retries=0, give_up_after=0.5)
-            except OutcomeUnknown:
+            except (OutcomeUnknown, CoordinatorUnavailable):
                 return
 
     async with AsyncClient(system.address) as client, asyncio.TaskGroup() as group:
