@@ -6,13 +6,38 @@ Lives here: breadth first search and the way back. Must not live here: the proto
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Generic, Protocol, TypeVar
 
-from search.claims import at_rest, broken, wrong_at_rest
-from search.moves import Moves, Violated
-from search.world import World, fold
+W = TypeVar("W", bound=Hashable)
+
+
+class Violated(Exception):
+    """A rule was broken by the very step that was taken. The message names the rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules(Generic[W]):
+    """What must hold of a kind of worlds. `fold` gives the representative of all worlds from which the same can happen,
+    `broken` the rule that a world breaks, `wrong_at_rest` the one that it breaks if it is at rest."""
+
+    fold: Callable[[W], W]
+    at_rest: Callable[[W], bool]
+    broken: Callable[[W], str | None]
+    wrong_at_rest: Callable[[W], str | None]
+
+
+class Movable(Protocol[W]):
+    """What can happen."""
+
+    @property
+    def rules(self) -> Rules[W]:
+        """What must hold, whatever does."""
+
+    def all(self, world: W) -> Iterator[tuple[str, bool, W]]:
+        """Every successor of a world: what happened, whether that is a failure, and the world afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,30 +54,30 @@ class Found:
 
 
 def search(
-    start: World, moves: Moves, *, limit: int | None = None, at_rest: Callable[[World], object] | None = None
+    start: W, moves: Movable[W], *, limit: int | None = None, at_rest: Callable[[W], object] | None = None
 ) -> Found:
     """Visits every world that can be reached from `start`, or about `limit` of them; `at_rest` gets those at rest."""
     return _Search(start, moves, limit, at_rest).run()
 
 
-class _Search:
-    def __init__(
-        self, start: World, moves: Moves, limit: int | None, on_rest: Callable[[World], object] | None
-    ) -> None:
+class _Search(Generic[W]):
+    def __init__(self, start: W, moves: Movable[W], limit: int | None, on_rest: Callable[[W], object] | None) -> None:
         self._moves = moves
+        self._rules = moves.rules
         self._limit = limit
         self._on_rest = on_rest
-        self._number = {fold(start): 0}
-        self._frontier = [fold(start)]
+        first = self._rules.fold(start)
+        self._number = {first: 0}
+        self._frontier = [first]
         self._parents = array("l", [-1])
         self._edges_from, self._edges_to = array("l"), array("l")
-        self._resting = bytearray([at_rest(start)])
+        self._resting = bytearray([self._rules.at_rest(first)])
         self._count = 0
         self._depth = 0
 
     def run(self) -> Found:
         while self._frontier:
-            following: list[World] = []
+            following: list[W] = []
             for world in self._frontier:
                 found = self._expand(world, following)
                 if found is not None:
@@ -63,22 +88,22 @@ class _Search:
             self._depth += bool(following)
         return self._endings()
 
-    def _expand(self, world: World, following: list[World]) -> Found | None:
-        here = self._number[world]
+    def _expand(self, world: W, following: list[W]) -> Found | None:
+        here, rules = self._number[world], self._rules
         try:
             for _, fault, reached in self._moves.all(world):
                 self._count += 1
-                after = fold(reached)
+                after = rules.fold(reached)
                 there = self._number.get(after)
                 if there is None:
                     there = self._number[after] = len(self._number)
                     self._parents.append(here)
-                    resting = at_rest(after)
+                    resting = rules.at_rest(after)
                     self._resting.append(resting)
                     following.append(after)
                     if resting and self._on_rest is not None:
                         self._on_rest(after)
-                    violation = broken(after) or (wrong_at_rest(after) if resting else None)
+                    violation = rules.broken(after) or (rules.wrong_at_rest(after) if resting else None)
                     if violation is not None:
                         return self._found(violation, there)
                 if not fault:
@@ -128,7 +153,7 @@ class _Search:
         steps = []
         for here, there in pairwise(way):
             for label, _, reached in self._moves.all(by_number[here]):
-                if self._number.get(fold(reached)) == there:
+                if self._number.get(self._rules.fold(reached)) == there:
                     steps.append(label)
                     break
         try:

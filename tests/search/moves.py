@@ -31,8 +31,10 @@ from search.changes import (
     unseated,
     without_finds,
 )
+from search.claims import at_rest, broken, wrong_at_rest
+from search.explore import Rules, Violated
 from search.participants import Participants
-from search.world import OWNER, Column, Journal, Node, Seat, World
+from search.world import OWNER, Column, Journal, Node, Seat, World, fold
 from twophase.coordinator.protocol import effects as does
 from twophase.coordinator.protocol.decisions import Ending, Vote
 from twophase.coordinator.protocol.events import ApplyLost, DeadlinePassed, Event, Finished, Ruled, Voted
@@ -52,10 +54,7 @@ _SIGNS = {
     "refused": Sign.DELEGATED,
 }
 _ENDINGS = {ending.value: ending for ending in Ending}
-
-
-class Violated(Exception):
-    """A rule was broken by the very step that was taken. The message names the rule."""
+_RULES = Rules(fold, at_rest, broken, wrong_at_rest)
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,11 @@ class Moves(Participants):
     at_once: bool = False
     """Whether a sweep reads everything at one moment, that of its last reading. With the order as it is this leaves out
     nothing: what was seen before and is not so then leads to no deed (`_conclude`), and it makes far fewer worlds."""
+
+    @property
+    def rules(self) -> Rules[World]:
+        """What must hold, whatever happens."""
+        return _RULES
 
     # --- the journal ----------------------------------------------------------------------------------------------
 
