@@ -313,7 +313,8 @@ async def test_work_that_runs_here_is_stopped_and_then_there_is_nothing_to_undo(
         working = asyncio.create_task(apply(manager, work, seconds=60))
         await until(lambda: sleeps(purse))
         assert isinstance(await compensate(manager, Do(never, asynchronous=asynchronous)), Tombstoned)
-        assert isinstance(await working, RefusedForGood | Tombstoned)
+        async with asyncio.timeout(20):
+            assert isinstance(await working, RefusedForGood | Tombstoned)
         assert isinstance(await apply(manager, Do(never, asynchronous=asynchronous)), RefusedForGood | Tombstoned)
     assert applied(purse) == 0
 
