@@ -132,6 +132,27 @@ def test_every_phrase_is_used() -> None:
     assert {phrase.words for book in BOOKS for phrase in book.phrases} - used == set()
 
 
+WAITING_FOR_A_PERSON = {
+    "a_reader_that_prepares_beside_a_refusal",
+    "an_older_copy_and_a_contradiction",
+    "an_older_copy_knows_nothing",
+}
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_r9_a_story_ends_with_nothing_in_doubt_or_with_an_alarm(path: Path) -> None:
+    stage = Stage()
+    check(path, stage)
+    up = [each for each in stage.coordinators.values() if each.status == "up"]
+    assert not any(each.live for each in up)
+    assert not stage.disk.state.unfinished()
+    prepared = [
+        there.name for there in stage.participants.values() if any(map(there.prepared, stage.transactions.values()))
+    ]
+    assert bool(prepared) is (path.stem in WAITING_FOR_A_PERSON)
+    assert not prepared or " !!! " in path.read_text(encoding="utf-8")
+
+
 # --- a rule that is broken is seen ------------------------------------------------------------------------------------
 
 
