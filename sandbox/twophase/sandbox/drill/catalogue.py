@@ -15,6 +15,7 @@ from twophase.sandbox.drill.pairs import PAIRS, RECOVERIES
 from twophase.sandbox.drill.stops import STOPS
 from twophase.sandbox.drill.takeover import TAKEOVERS
 from twophase.sandbox.drill.values import Drill
+from twophase.sandbox.drill.without_postgres import WITHOUT_POSTGRES
 
 
 def catalogue() -> tuple[Drill, ...]:
@@ -29,4 +30,5 @@ def catalogue() -> tuple[Drill, ...]:
         *NETWORKS,
         *JOURNALS,
         *CROWDS,
+        *WITHOUT_POSTGRES,
     )

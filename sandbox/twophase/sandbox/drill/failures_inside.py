@@ -13,6 +13,7 @@ from twophase.coordinator.engine.api import DEFAULT_LIMITS
 from twophase.sandbox.drill.crowd import CROWDS
 from twophase.sandbox.drill.failure import AT_ONCE, BACK, Failure, Group
 from twophase.sandbox.drill.pairs import PAIRS, RECOVERIES
+from twophase.sandbox.drill.without_postgres import WITHOUT_POSTGRES
 
 INSIDE: Final = (
     # --- the coordinator ----------------------------------------------------------------------------------------------
@@ -207,6 +208,16 @@ INSIDE: Final = (
         "the coordinator, when the participant is back",
         BACK,
         ("a participant is away", "freeze a participant"),
+    ),
+    Failure(
+        Group.PARTICIPANT,
+        "One without Postgres dies, or is not heard, anywhere in try, confirm and cancel",
+        "A try that is not durable never was. One that is holds its seats, for all to see, until the decision comes:"
+        " its coordinator lists it like a prepared branch. What was confirmed, cancelled or given back before is"
+        " recognised by its row.",
+        "the coordinator, when the participant is back",
+        BACK,
+        tuple(drill.name for drill in WITHOUT_POSTGRES),
     ),
     # --- several ------------------------------------------------------------------------------------------------------
     Failure(

@@ -16,7 +16,7 @@ from typing import Any, Final
 from twophase.contract.crashpoints import CrashPoint
 from twophase.sandbox.drill.load import Told
 from twophase.sandbox.drill.setting import Setting
-from twophase.sandbox.drill.stage import NotHit, Skipped, Stage
+from twophase.sandbox.drill.stage import NotHit, Skipped, Stage, Violated
 from twophase.sandbox.drill.timeline import Timeline
 from twophase.sandbox.drill.values import Drill
 from twophase.sandbox.errors import SandboxError
@@ -161,6 +161,8 @@ async def _run(stage: Stage, drill: Drill, seed: int) -> Outcome:
                 wrong.append(f"not hit: {error}")
             except Skipped as reason:
                 skipped = str(reason)
+            except Violated as found:
+                wrong.extend(found.violations)
             except SandboxError as error:
                 wrong.append(f"not done: {error}")
             await stage.disarm()

@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -45,6 +45,14 @@ class NotHit(SandboxError):
 
 class Skipped(SandboxError):
     """Raised by a drill that cannot be run on this machine. The message says what is missing."""
+
+
+class Violated(SandboxError):
+    """What a drill itself found wrong, one contradiction a line."""
+
+    def __init__(self, violations: Sequence[str]) -> None:
+        super().__init__("; ".join(violations))
+        self.violations = tuple(violations)
 
 
 def bank_services() -> list[Service]:
