@@ -15,19 +15,36 @@ from hypothesis import strategies as st
 from journal.samples import BRANCHES, request
 from journal.stores import HandSetClock
 from twophase.contract.names import MAX_SEQUENCE, Epoch, Txid
-from twophase.coordinator.journal.events import Begun, Ended, Event, Finished, RequestRef, TransactionRecord, Voted
+from twophase.coordinator.journal.events import (
+    Begun,
+    Compensated,
+    DeadLettered,
+    Definition,
+    Ended,
+    Event,
+    Finished,
+    Reason,
+    RequestRef,
+    Resolved,
+    SagaStep,
+    TransactionRecord,
+    Turned,
+    Voted,
+)
 from twophase.coordinator.journal.fold import fold
 from twophase.coordinator.journal.memory import MemoryDisk, MemoryJournal
 from twophase.coordinator.journal.port import Journal, JournalError, Proposal, Pruning, Ruling
 from twophase.coordinator.journal.sqlite import SqliteJournal
-from twophase.coordinator.protocol.decisions import ABORT, COMMIT, Decision, Ending, Vote, delegated
+from twophase.coordinator.protocol.decisions import ABORT, COMMIT, SAGA, Decision, Ending, Vote, delegated
 
 # Stands for whatever nonce a store gave an epoch, so that two stores can be compared.
 NONCE = "00000000"
 
 sequences = st.integers(0, 3)
 claims = st.none() | st.builds(request, st.sampled_from(["a", "b"]), st.integers(1, 3))
-decisions = st.sampled_from([COMMIT, ABORT, delegated(0)])
+decisions = st.sampled_from([COMMIT, ABORT, delegated(0), SAGA, SAGA])
+WHY = Reason("BUSINESS", "OUT_OF_STOCK", "none left", retryable=False)
+DEFINITION = Definition((SagaStep("reserve", "stock", "reserve", b"\x00", after=(), pivot=True),), deadline=1_000)
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,13 @@ class Together:
     """Proposals of one moment."""
 
     decides: tuple[Decide, ...]
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Turns of one moment, each of a saga of the epoch that is so many openings old."""
+
+    sagas: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -96,7 +120,7 @@ class Prune:
     late: int
 
 
-Deed = Prune | Together | Append | Fence | Suspect | Lift | Reopen
+Deed = Prune | Together | Turns | Append | Fence | Suspect | Lift | Reopen
 
 
 def appended(sequence: int, claim: RequestRef | None, committed: bool, kind: int) -> Callable[[Txid], Event]:  # noqa: FBT001
@@ -107,6 +131,9 @@ def appended(sequence: int, claim: RequestRef | None, committed: bool, kind: int
             Voted(name, 1, Vote.YES),
             Finished(name, 0, Ending.APPLIED if committed else Ending.LOST),
             Ended(name, committed),
+            Compensated(name, 0, empty=committed),
+            DeadLettered(name, 0, 5, WHY),
+            Resolved(name, 0, "ada", "by hand"),
         )
         return events[kind]
 
@@ -116,10 +143,11 @@ def appended(sequence: int, claim: RequestRef | None, committed: bool, kind: int
 decides = st.builds(Decide, st.sampled_from([0, 0, 0, 1]), st.sampled_from([0, 0, 0, 1]), sequences, decisions, claims)
 deeds: st.SearchStrategy[Deed] = st.one_of(
     st.builds(Together, st.lists(decides, min_size=1, max_size=4).map(tuple)),
+    st.builds(Turns, st.lists(st.tuples(st.sampled_from([0, 0, 0, 1]), sequences), min_size=1, max_size=3).map(tuple)),
     st.builds(
         Append,
         st.sampled_from([0, 0, 1]),
-        st.builds(appended, sequences, claims, st.booleans(), st.integers(0, 3)),
+        st.builds(appended, sequences, claims, st.booleans(), st.sampled_from([0, 1, 2, 3, 3, 4, 5, 6])),
     ),
     st.builds(
         Prune,
@@ -152,6 +180,10 @@ class Play:
                         *(self._decide(journal, decide) for decide in deed.decides), return_exceptions=True
                     )
                     self.said += [self._plain(answer) for answer in answers]
+                case Turns():
+                    names = [Txid(self._epoch(age), sequence) for age, sequence in deed.sagas]
+                    turns = (journal.turn(Turned(name, (WHY,))) for name in names)
+                    self.said += [self._plain(said) for said in await asyncio.gather(*turns, return_exceptions=True)]
                 case Append():
                     journal.append(deed.make(Txid(self._epoch(deed.owner_age), 0)))
                 case Fence():
@@ -211,7 +243,10 @@ class Play:
     async def _decide(self, journal: Journal, decide: Decide) -> Ruling:
         name = Txid(self._epoch(decide.owner_age), decide.sequence)
         proposer = self._epoch(decide.proposer_age)
-        return await journal.decide(Proposal(name, decide.decision, proposer, decide.claim, BRANCHES))
+        definition = DEFINITION if decide.decision == SAGA else None
+        return await journal.decide(
+            Proposal(name, decide.decision, proposer, decide.claim, BRANCHES, definition=definition)
+        )
 
     async def _look(self, journal: Journal) -> None:
         names = self._names()
@@ -240,9 +275,12 @@ class Play:
         match answer:
             case Ruling(claimed_by=Txid() as holder):
                 return replace(answer, claimed_by=_without_nonce(holder))
-            case TransactionRecord():
-                return replace(answer, txid=_without_nonce(answer.txid))
-            case JournalError():
+            case TransactionRecord(txid=name):
+                plain = _without_nonce(name)
+                dead = {branch: replace(event, txid=plain) for branch, event in answer.dead.items()}
+                resolved = {branch: replace(event, txid=plain) for branch, event in answer.resolved.items()}
+                return replace(answer, txid=plain, dead=dead, resolved=resolved)
+            case JournalError() | ValueError():
                 return type(answer)
             case BaseException():
                 raise answer

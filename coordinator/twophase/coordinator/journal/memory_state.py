@@ -247,8 +247,10 @@ class State:
         decided = self.decided.get(event.txid)
         if decided is None or decided.request is None:
             return
-        if releases_request(decided.decision, committed=event.committed):
-            self.holders.pop(decided.request.request_id, None)
+        request_id = decided.request.request_id
+        held = self.holders.get(request_id) == event.txid  # the end may be told twice, with another attempt in between
+        if held and releases_request(decided.decision, committed=event.committed):
+            del self.holders[request_id]
 
     def _view(self, epoch: Epoch) -> EpochView:
         horizon = self.horizons.get(epoch, 0)
