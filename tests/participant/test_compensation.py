@@ -215,7 +215,10 @@ async def test_a_deadline_that_has_passed_keeps_nobody_from_the_claim(
 
 
 @COLOURS
-async def test_no_refusal_of_a_compensation_is_final(purse: Database, *, asynchronous: bool) -> None:
+async def test_no_refusal_of_a_compensation_is_final(
+    purse: Database, caplog: pytest.LogCaptureFixture, *, asynchronous: bool
+) -> None:
+    caplog.set_level("INFO", "twophase.participant")
     async with opened(purse) as manager:
         await apply(manager, Do(INSERT, asynchronous=asynchronous))
         refusing = Do(UNDO, no_funds, asynchronous=asynchronous)
@@ -225,6 +228,7 @@ async def test_no_refusal_of_a_compensation_is_final(purse: Database, *, asynchr
         assert (answer.refusal.kind, answer.refusal.code) == (types_pb2.REFUSAL_KIND_BUSINESS, "NO_FUNDS")
         # Whoever looks at it learns that the service thinks nothing of another attempt.
         assert (answer.refusal.operation, answer.refusal.retryable) == ("charge", False)
+        assert f"compensation of branch {GID}: REFUSAL_KIND_BUSINESS NO_FUNDS: there is nothing left" in caplog.messages
         assert rows(purse) == [DONE]
         assert isinstance(await compensate(manager, Do(UNDO, asynchronous=asynchronous)), Applied)
     assert undone(purse) == 1
@@ -242,7 +246,7 @@ async def test_a_compensation_that_cannot_be_bound_is_tried_again(manager: Resou
 
 async def test_a_compensation_past_its_deadline_is_tried_again(manager: ResourceManager, purse: Database) -> None:
     await apply(manager, Do(INSERT))
-    for undo, seconds in ((Do(never), 0.0), (Do(UNDO, "SELECT pg_sleep(30)"), 0.2)):
+    for undo, seconds in ((Do(never), 0.0), (Do(UNDO, "SELECT pg_sleep(30)"), 1.0)):
         answer = await compensate(manager, undo, seconds=seconds)
         assert isinstance(answer, Retry)
         assert answer.refusal.kind == types_pb2.REFUSAL_KIND_DEADLINE

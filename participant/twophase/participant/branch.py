@@ -344,11 +344,9 @@ def _retry(reason: types_pb2.Refusal) -> Retry:
 def _reason(branch: Branch, error: Exception) -> types_pb2.Refusal:
     reason = refusal_of(error)
     if reason.kind == types_pb2.REFUSAL_KIND_INTERNAL:
-        log.error("branch %s: %s", branch.gid, reason.message, exc_info=error)
+        log.error("%s: %s", branch, reason.message, exc_info=error)
     else:
-        log.info(
-            "branch %s: %s %s: %s", branch.gid, types_pb2.RefusalKind.Name(reason.kind), reason.code, reason.message
-        )
+        log.info("%s: %s %s: %s", branch, types_pb2.RefusalKind.Name(reason.kind), reason.code, reason.message)
     return reason
 
 

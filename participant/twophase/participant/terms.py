@@ -42,6 +42,9 @@ class Branch:
     halt: Halt = field(default_factory=Halt)
     running: Callable[[], str] = str
 
+    def __str__(self) -> str:
+        return f"{'compensation of ' if self.kind == types_pb2.BRANCH_KIND_COMPENSATION else ''}branch {self.gid}"
+
     def key(self) -> dict[str, Any]:
         """The parameters of statements about the branch's row."""
         return ledger.key_of(self.gid, self.kind)
