@@ -23,7 +23,15 @@ from twophase.coordinator.journal.port import Proposal
 from twophase.coordinator.journal.sqlite import SqliteJournal
 from twophase.coordinator.protocol.decisions import ABORT, COMMIT, Ending, Vote, delegated
 
-COUNTS = {"committed": 4, "aborted": 1, "unknown": 1, "undecided": 1, "unfinished": 3, "heuristic": 1}
+COUNTS = {
+    "committed": 4,
+    "aborted": 1,
+    "unknown": 1,
+    "undecided": 1,
+    "unfinished": 3,
+    "heuristic": 1,
+    "sagas": {"completed": 0, "compensated": 0, "running": 0},
+}
 
 
 async def fill(journal: SqliteJournal) -> None:

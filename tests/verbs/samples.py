@@ -68,3 +68,69 @@ def aborted(number: int = 2, request: str = "order/1043") -> pb.Transaction:
         refusals=[refusal],
         events=[],
     )
+
+
+def step(number: int, at: int, name: str, operation: str, state: str) -> pb.Branch:
+    """A step of a saga; `operation` has its participant before it."""
+    participant, _, operation_name = operation.partition(".")
+    made = branch(number, at, participant, state)
+    made.step, made.operation = name, operation_name
+    return made
+
+
+def happened_at(after: int, kind: str, step: str, participant: str, **fields: Any) -> pb.TransactionEvent:
+    """An event of a saga's step."""
+    return event(after, kind, step=step, participant=participant, **fields)
+
+
+REFUSED = types_pb2.Refusal(
+    kind=types_pb2.REFUSAL_KIND_BUSINESS,
+    code="NO_FUNDS",
+    message="12.00 of 19.90",
+    participant="payment",
+    operation="charge",
+)
+
+
+def compensated(number: int = 3, request: str = "order/1044", **changes: Any) -> pb.Transaction:
+    """A saga of which the payment was refused, after stock was reserved."""
+    values: dict[str, Any] = {
+        "protocol": pb.PROTOCOL_SAGA,
+        "outcome": pb.OUTCOME_COMPENSATED,
+        "decision": types_pb2.DECISION_SAGA,
+        "refusals": [REFUSED],
+        "branches": [
+            step(number, 0, "reserve", "inventory.reserve", "COMPENSATED"),
+            step(number, 1, "pay", "payment.charge", "REFUSED"),
+            step(number, 2, "send", "delivery.book", "COMPENSATED"),
+        ],
+        "events": [
+            event(0, "DECIDED", decision=types_pb2.DECISION_SAGA),
+            happened_at(5, "FINISHED", "reserve", "inventory", state=pb.BRANCH_STATE_APPLIED),
+            happened_at(9, "FINISHED", "pay", "payment", state=pb.BRANCH_STATE_REFUSED),
+            event(11, "TURNED", refusals=[REFUSED]),
+            happened_at(14, "COMPENSATED", "send", "delivery"),
+            happened_at(20, "DEAD_LETTER", "reserve", "inventory", refusals=[types_pb2.Refusal(code="X", message="y")]),
+            happened_at(30, "RESOLVED", "reserve", "inventory", actor="ada", reason="put back by hand"),
+            event(31, "ENDED", outcome=pb.OUTCOME_COMPENSATED),
+        ],
+    }
+    return committed(number, request, **(values | changes))
+
+
+def letter(number: int = 3, name: str = "reserve", **changes: Any) -> pb.DeadLetter:
+    """A compensation that fails."""
+    values: dict[str, Any] = {
+        "txid": TXID.format(number),
+        "request_id": "order/1044",
+        "step": name,
+        "participant": "inventory",
+        "operation": "reserve",
+        "kind": types_pb2.BRANCH_KIND_COMPENSATION,
+        "attempts": 12,
+        "refusal": types_pb2.Refusal(code="NO_SUCH_SKU", message="A-1 is gone"),
+        "gid": gid(number, 0),
+    }
+    made = pb.DeadLetter(**(values | changes))
+    made.since.FromMilliseconds(NOON_MS)
+    return made

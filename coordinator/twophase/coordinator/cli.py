@@ -56,6 +56,11 @@ _VERBS: Final = {
         "twophase.coordinator.operator.tx_cli:tx_app",
         "coordinator",
     ),
+    "saga": _Verb(
+        "Look after sagas: their dead letters.",
+        "twophase.coordinator.operator.saga_cli:saga_app",
+        "coordinator",
+    ),
     "indoubt": _Verb(
         "Show every branch that is prepared and not finished: what it waits for, and who waits for it.",
         "twophase.coordinator.operator.indoubt_cli:indoubt",

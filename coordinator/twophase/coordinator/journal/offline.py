@@ -6,6 +6,7 @@ Lives here: what is in a file, as values. Must not live here: how the copy is ma
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, Final
 from twophase.contract.names import Epoch, InvalidName, Txid
 from twophase.coordinator.journal import schema
 from twophase.coordinator.journal.codec import decode
-from twophase.coordinator.journal.events import Ended, Happening
+from twophase.coordinator.journal.events import Ended, Event, Happening
 from twophase.coordinator.journal.port import EpochRecord, JournalUnusable, ParticipantRecord
 from twophase.coordinator.journal.snapshot import Snapshot, snapshot
 
@@ -25,9 +26,19 @@ _SQLITE_MAGIC: Final = b"SQLite format 3\0"
 
 
 @dataclass(frozen=True, slots=True)
+class Sagas:
+    """How many sagas there are: every step done, every step undone, and neither yet."""
+
+    completed: int
+    compensated: int
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
-    """How many transactions there are. `unfinished` are decided and not over everywhere; `undecided` have no decision;
-    `unknown` were delegated and the delegate was not heard; the three overlap with nothing but `unfinished`."""
+    """How many transactions there are. `unfinished` are decided, or started as a saga, and not over everywhere;
+    `undecided` have no decision; `unknown` were delegated and the delegate was not heard; `sagas` are those that began.
+    These overlap with nothing but `unfinished`."""
 
     committed: int
     aborted: int
@@ -35,6 +46,7 @@ class Counts:
     undecided: int
     unfinished: int
     heuristic: int
+    sagas: Sagas
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +129,19 @@ class OfflineJournal:
 
     def _counts(self) -> Counts:
         found = {(decision, ended): count for decision, ended, count in self._all(schema.COUNT_TRANSACTIONS)}
-        delegated = [_happening(row).event for row in self._all(schema.ENDS_OF_DELEGATED)]
-        applied = sum(isinstance(event, Ended) and event.committed for event in delegated)
-        decided = {kind: found.get((kind, 0), 0) + found.get((kind, 1), 0) for kind in ("commit", "abort", "delegated")}
+        ends = Counter((kind, _committed(_happening(row).event)) for kind, *row in self._all(schema.ENDS))
+        applied, refused = ends["delegated", True], ends["delegated", False]
+        completed, compensated = ends["saga", True], ends["saga", False]
+        kinds = ("commit", "abort", "delegated", "saga")
+        decided = {kind: found.get((kind, 0), 0) + found.get((kind, 1), 0) for kind in kinds}
         return Counts(
             committed=decided["commit"] + applied,
-            aborted=decided["abort"] + len(delegated) - applied,
-            unknown=decided["delegated"] - len(delegated),
+            aborted=decided["abort"] + refused,
+            unknown=decided["delegated"] - applied - refused,
             undecided=found.get((None, 0), 0),
             unfinished=sum(count for (decision, ended), count in found.items() if decision is not None and not ended),
             heuristic=self._all(schema.COUNT_HEURISTIC)[0][0],
+            sagas=Sagas(completed, compensated, running=decided["saga"] - completed - compensated),
         )
 
     def _all(self, sql: str, *parameters: object) -> list[Any]:
@@ -180,6 +195,10 @@ def _check(connection: sqlite3.Connection) -> str:
     except sqlite3.Error as error:
         return str(error)
     return "; ".join(line.strip().replace("\n", " ") for line in found)
+
+
+def _committed(event: Event) -> bool:
+    return isinstance(event, Ended) and event.committed
 
 
 def _happening(row: Sequence[Any]) -> Happening:

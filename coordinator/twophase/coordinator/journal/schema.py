@@ -247,10 +247,10 @@ NEWEST_EVENTS: Final = "SELECT position, txid, at, kind, body FROM events ORDER 
 COUNT_TRANSACTIONS: Final = (
     "SELECT d.decision, t.ended, count(*) FROM transactions t LEFT JOIN decisions d ON d.txid = t.txid GROUP BY 1, 2"
 )
-# How delegated transactions ended.
-ENDS_OF_DELEGATED: Final = (
-    "SELECT e.position, e.txid, e.at, e.kind, e.body FROM decisions d JOIN events e ON e.txid = d.txid"
-    " WHERE d.decision = 'delegated' AND e.kind = 'ended' GROUP BY e.txid"
+# How those ended whose decision is no outcome: delegated transactions, and sagas.
+ENDS: Final = (
+    "SELECT d.decision, e.position, e.txid, e.at, e.kind, e.body FROM decisions d JOIN events e ON e.txid = d.txid"
+    " WHERE d.decision IN ('delegated', 'saga') AND e.kind = 'ended' GROUP BY e.txid"
 )
 # Of how many transactions a branch ended against the decision.
 COUNT_HEURISTIC: Final = "SELECT count(DISTINCT txid) FROM heuristics"

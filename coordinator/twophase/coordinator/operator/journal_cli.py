@@ -19,8 +19,8 @@ from twophase.coordinator import wire
 from twophase.coordinator.client import Transaction
 from twophase.coordinator.client.values import transaction_of
 from twophase.coordinator.engine.recorded import view_at
-from twophase.coordinator.journal.events import Happening
-from twophase.coordinator.journal.offline import Inspection, OfflineJournal, open_offline
+from twophase.coordinator.journal.events import DeadLettered, Event, Happening
+from twophase.coordinator.journal.offline import Inspection, OfflineJournal, Sagas, open_offline
 from twophase.coordinator.journal.port import EpochRecord, JournalUnusable
 from twophase.coordinator.operator import moments, plans, words
 from twophase.coordinator.operator.connection import FAILED, AsJson, fail
@@ -135,7 +135,10 @@ def _draw(console: Console, found: Inspection) -> None:
     console.print()
     if found.newest:
         console.print("the newest events:")
-        rows = [(str(h.position), _time(h.at), str(h.event.txid), type(h.event).__name__.lower()) for h in found.newest]
+        rows = [
+            (str(h.position), _time(h.at), str(h.event.txid), _kind(h.event).lower().replace("_", " "))
+            for h in found.newest
+        ]
         console.print(columns(("position", "time", "transaction", "event"), rows, right=("position",)))
         console.print()
 
@@ -150,7 +153,11 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     if counts.unknown:
         ends.append(f"{counts.unknown:,} delegated and not heard of yet")
     yield "transactions", ", ".join((*ends, f"{counts.undecided:,} undecided"))
-    yield "not over", f"{counts.unfinished:,} decided, {counts.undecided:,} undecided"
+    sagas = counts.sagas
+    if sagas != Sagas(0, 0, 0):
+        yield "sagas", f"{sagas.completed:,} done, {sagas.compensated:,} compensated, {sagas.running:,} under way"
+    started = " or started" if sagas.running else ""
+    yield "not over", f"{counts.unfinished:,} decided{started}, {counts.undecided:,} undecided"
     if counts.heuristic:
         yield "HEURISTIC", f"{counts.heuristic:,} with a branch that ended against the decision"
     yield "last event", f"{found.position:,}" + (f", at {_time(found.newest[0].at)}" if found.newest else "")
@@ -180,6 +187,11 @@ def _horizon(record: EpochRecord) -> str:
     return f"{record.epoch}-{record.horizon:012x}" if record.horizon else "the beginning"
 
 
+def _kind(event: Event) -> str:
+    """As `twophase.v1.EventKind` calls it."""
+    return "DEAD_LETTER" if isinstance(event, DeadLettered) else type(event).__name__.upper()
+
+
 def _time(at: int) -> str:
     return moments.full(datetime.fromtimestamp(at / 1000, tz=UTC))
 
@@ -197,7 +209,7 @@ def _as_dict(found: Inspection) -> dict[str, Any]:
             "position": one.position,
             "at": datetime.fromtimestamp(one.at / 1000, tz=UTC),
             "txid": str(one.event.txid),
-            "kind": type(one.event).__name__.upper(),
+            "kind": _kind(one.event),
         }
         for one in found.newest
     ]

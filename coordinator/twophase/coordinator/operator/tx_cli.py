@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from twophase.contract.names import InvalidName, Txid
-from twophase.coordinator.client import AsyncClient, NotFound, Transaction
+from twophase.coordinator.client import AsyncClient, NotFound, Protocol, Transaction
 from twophase.coordinator.operator import moments, words
 from twophase.coordinator.operator.connection import (
     DEFAULT_COORDINATOR,
@@ -167,12 +167,19 @@ def render(console: Console, transaction: Transaction, at: datetime | None) -> N
     """A transaction on the screen: what is known of it, its branches, its timeline."""
     console.print(facts(_facts(transaction, at)))
     console.print()
-    rows = [(branch.participant, words.state(branch.state), branch.gid) for branch in transaction.branches]
-    console.print(columns(("branch at", "state", "gid"), rows) if rows else "no work was sent to anybody")
+    console.print(_branches(transaction) if transaction.branches else "no work was sent to anybody")
     if transaction.events:
         console.print()
         console.print(f"what happened on {moments.day(transaction.events[0].at)}, in local time:")
         console.print(columns(("time", "ms", "what", "at"), _timeline(transaction), right=("ms",)))
+
+
+def _branches(transaction: Transaction) -> Table:
+    told = [(branch, words.state(branch.state, transaction)) for branch in transaction.branches]
+    if transaction.protocol is Protocol.TWO_PHASE:
+        return columns(("branch at", "state", "gid"), [(one.participant, state, one.gid) for one, state in told])
+    steps = [(one.step, f"{one.participant}.{one.operation}", state, one.gid) for one, state in told]
+    return columns(("step", "operation", "state", "gid"), steps)
 
 
 def _facts(transaction: Transaction, at: datetime | None) -> Iterator[tuple[str, str]]:
@@ -181,6 +188,8 @@ def _facts(transaction: Transaction, at: datetime | None) -> Iterator[tuple[str,
     yield "transaction", transaction.txid
     if transaction.request_id:
         yield "request", f"{transaction.request_id}, attempt {transaction.attempt}"
+    if transaction.protocol is Protocol.SAGA:
+        yield "protocol", "saga"
     yield "outcome", words.explained(transaction)
     yield "where it stands", words.standing(transaction)
     for number, refusal in enumerate(transaction.refusals):

@@ -1,6 +1,7 @@
 """A transaction in words, and as JSON.
 
-Lives here: what an outcome, a branch, an event is called. Must not live here: layout (`tx_cli`, `screen`).
+Lives here: what an outcome, a branch, an event is called. Must not live here: layout (`tx_cli`, `screen`), the words
+for sagas (`saga_words`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Final
 
-from twophase.coordinator.client import Event, Outcome, Transaction
+from twophase.coordinator.client import Event, Outcome, Protocol, Transaction
+from twophase.coordinator.operator import saga_words
 
 _STATES: Final = {
     "WORKING": "at work: its vote is not there",
@@ -29,6 +31,8 @@ _OPEN: Final = frozenset({"WORKING", "PREPARED"})
 
 def standing(transaction: Transaction) -> str:
     """Where it stands, in a few words: finished, whom it waits for, what went wrong."""
+    if transaction.protocol is Protocol.SAGA:
+        return saga_words.standing(transaction)
     wrong = [branch.participant for branch in transaction.branches if branch.state == "HEURISTIC"]
     if wrong:
         return f"ended against the decision at {', '.join(wrong)}"
@@ -51,6 +55,8 @@ def standing(transaction: Transaction) -> str:
 
 def explained(transaction: Transaction) -> str:
     """The outcome in a sentence."""
+    if transaction.protocol is Protocol.SAGA:
+        return saga_words.explained(transaction)
     match transaction.outcome:
         case Outcome.COMMITTED if transaction.applied:
             return "committed: every branch is applied"
@@ -68,13 +74,17 @@ def explained(transaction: Transaction) -> str:
             return str(transaction.outcome.value)
 
 
-def state(name: str) -> str:
+def state(name: str, transaction: Transaction) -> str:
     """A branch's state."""
+    if transaction.protocol is Protocol.SAGA:
+        return saga_words.state(name)
     return _STATES.get(name, name.lower().replace("_", " "))
 
 
 def happened(event: Event, transaction: Transaction) -> tuple[str, str]:
     """What happened, and at whom."""
+    if transaction.protocol is Protocol.SAGA:
+        return saga_words.happened(event)
     match event.kind:
         case "BEGUN":
             return "work was sent", ", ".join(branch.participant for branch in transaction.branches)
@@ -83,7 +93,7 @@ def happened(event: Event, transaction: Transaction) -> tuple[str, str]:
         case "DECIDED":
             return _DECISIONS.get(event.decision, event.decision.lower()), event.participant
         case "FINISHED":
-            return state(event.state), event.participant
+            return state(event.state, transaction), event.participant
         case "ENDED":
             return f"over: {event.outcome.value if event.outcome is not None else 'ended'}", ""
         case _:
