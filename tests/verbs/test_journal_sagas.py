@@ -73,6 +73,7 @@ async def make(path: Path, fill: Callable[[SqliteJournal], Awaitable[object]]) -
 
 
 def inspect(runner: CliRunner, path: Path, *options: str) -> str:
+    """What is printed."""
     result = runner.invoke(cli.app, ["journal", "inspect", str(path), *options])
     assert result.exit_code == 0, result.output
     return result.stdout
