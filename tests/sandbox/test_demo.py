@@ -88,8 +88,41 @@ def test_orders_are_in_all_four_databases_or_in_none(place: Path, tmp_path: Path
 
 
 @pytest.mark.integration
-def test_a_kept_system_says_what_to_try_and_that_works(place: Path) -> None:
-    demo = start(place, "--count", "10", "--keep")
+def test_as_sagas_refused_orders_leave_stock_and_money_as_they_were(place: Path, tmp_path: Path) -> None:
+    """The classic failure among them: the payment is refused after the stock was reserved."""
+    orders = tmp_path / "orders.csv"
+    orders.write_text(
+        f"{HEADER}\n1,Ann,tea,2,2.50,Cork\n2,Ann,jam,10,100.01,Cork\n3,Ann,tea,99,2.50,Cork\n4,Ann,tea,1,1,Nowhere\n",
+        encoding="utf-8",
+    )
+    arguments = ("--orders", str(orders), "--json", "--closed-area", "Nowhere", "--stock", "50", "--funds", "1000")
+    results = {}
+    for protocol in ("two-phase", "saga"):
+        demo = start(place, *arguments, "--protocol", protocol)
+        output, errors = demo.communicate(timeout=100)
+        assert (demo.returncode, errors) == (0, "")
+        results[protocol] = json.loads(output)
+    saga, two_phase = results["saga"], results["two-phase"]
+    assert saga.keys() - two_phase.keys() == {"compensated"}
+    assert two_phase.keys() - saga.keys() == set()
+    assert {
+        key: saga[key] for key in ("committed", "refused", "compensated", "in_doubt", "consistent", "problems")
+    } == {
+        "committed": 1,
+        "refused": 3,
+        "compensated": 3,
+        "in_doubt": 0,
+        "consistent": True,
+        "problems": [],
+    }
+    assert saga["refused_by_reason"] == two_phase["refused_by_reason"]
+    assert left_by(place) == []
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("protocol", ["two-phase", "saga"])
+def test_a_kept_system_says_what_to_try_and_that_works(place: Path, protocol: str) -> None:
+    demo = start(place, "--count", "10", "--keep", "--protocol", protocol)
     assert demo.stdout is not None
     lines: list[str] = []
     while not (line := demo.stdout.readline()).startswith("Try"):
@@ -174,6 +207,7 @@ WRONG = {
     "count": (["--count", "0"], "--count"),
     "clients": (["--clients", "0"], "--clients"),
     "stock": (["--stock", "-1"], "--stock"),
+    "protocol": (["--protocol", "3pc"], "--protocol"),
 }
 
 

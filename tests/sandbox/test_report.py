@@ -11,6 +11,7 @@ from decimal import Decimal
 import pytest
 from rich.console import Console
 
+from twophase.coordinator.client import Protocol
 from twophase.sandbox import report
 from twophase.sandbox.checkout.audit import Findings
 from twophase.sandbox.checkout.driver import Answer, Told
@@ -29,6 +30,7 @@ def answered(told: Told, seconds: float = 0.2, reason: str = "", message: str = 
 
 
 RESULT = Result(
+    protocol=Protocol.TWO_PHASE,
     answers=(
         answered(Told.COMMITTED, 0.1),
         answered(Told.COMMITTED, 1.25, attempts=3),
@@ -102,6 +104,7 @@ def test_what_is_wrong_is_shown_first_and_in_full() -> None:
 def test_json_has_every_figure_and_stays_exact() -> None:
     document = json.loads(report.to_json(RESULT, replace(OPENING, funds=Decimal("0.1000")), "from orders.csv"))
     assert document == {
+        "protocol": "two-phase",
         "orders": 5,
         "committed": 2,
         "refused": 3,
@@ -121,6 +124,16 @@ def test_json_has_every_figure_and_stays_exact() -> None:
         "funds": "0.1000",
         "closed_areas": ["Atlantis"],
     }
+
+
+def test_of_sagas_it_is_said_how_many_were_undone() -> None:
+    undone = replace(answered(Told.REFUSED, reason="NO_FUNDS"), compensated=True)
+    result = replace(RESULT, protocol=Protocol.SAGA, answers=(*RESULT.answers, undone))
+    lines = shown(result, 80, terminal=False)
+    assert lines[0] == "6 orders made up from seed 1, as sagas"
+    assert any(line.split()[:2] == ["compensated", "1"] for line in lines)
+    assert json.loads(report.to_json(result, OPENING, "x"))["compensated"] == 1
+    assert "compensated" not in json.loads(report.to_json(RESULT, OPENING, "x"))
 
 
 def test_without_a_committed_order_there_are_no_latencies() -> None:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
@@ -31,6 +32,13 @@ _USUAL_COUNT: Final = 200
 _MOST: Final = 1_000_000
 _MOST_STOCK: Final = 10**12
 _MONEY: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,4})?")
+
+
+class _Protocol(Enum):
+    """The client's `Protocol`, by its name; the client itself is imported later."""
+
+    TWO_PHASE = "two-phase"
+    SAGA = "saga"
 
 
 def demo(
@@ -59,6 +67,9 @@ def demo(
             help="An area where nothing is delivered. Repeat it for more; '' for none.",
         ),
     ] = None,
+    protocol: Annotated[
+        _Protocol, typer.Option(help="Whether orders are two-phase commits, or sagas that are undone if refused.")
+    ] = _Protocol.TWO_PHASE,
     json_: Annotated[  # noqa: FBT002 - an option of a command line
         bool, typer.Option("--json", help="Print one JSON object, and nothing else, on standard output.")
     ] = False,
@@ -79,7 +90,7 @@ def demo(
         _fail(str(error), WRONG_INPUT)
     areas = tuple(area for area in (closed_area if closed_area is not None else [CLOSED_AREA]) if area)
     opening = Opening(stock=stock, funds=money, closed_areas=areas)
-    code = run(_run(placed, source, opening, clients=clients, show=_Show(as_json=json_, keep=keep)))
+    code = run(_run(placed, source, opening, protocol, clients=clients, show=_Show(as_json=json_, keep=keep)))
     if isinstance(code, Failure):
         _fail(code.message, code.code)
     raise typer.Exit(code)
@@ -93,7 +104,9 @@ class _Show:
     keep: bool
 
 
-async def _run(placed: Sequence[Order], source: str, opening: Opening, *, clients: int, show: _Show) -> int:
+async def _run(
+    placed: Sequence[Order], source: str, opening: Opening, chosen: _Protocol, *, clients: int, show: _Show
+) -> int:
     """Runs it all; returns the exit code. Imported late: gRPC starts threads, and the guardian must come before."""
     from twophase.sandbox.guardian import Guardian
 
@@ -101,24 +114,26 @@ async def _run(placed: Sequence[Order], source: str, opening: Opening, *, client
     with Guardian() as guardian:
         from rich.console import Console
 
+        from twophase.coordinator.client import Protocol
         from twophase.sandbox import report
         from twophase.sandbox.checkout.services import services
         from twophase.sandbox.demo import run_orders
         from twophase.sandbox.system import System
 
+        protocol = Protocol[chosen.name]
         screen, aside = report.screen(), Console(stderr=True, highlight=False)
         progress = report.Progression(aside, quiet=show.as_json)
         async with contextlib.AsyncExitStack() as stack:
             with progress.starting("starting four databases and their services"):
                 system = await stack.enter_async_context(System(services(), guardian=guardian))
             with progress.orders(len(placed)) as on_answer:
-                result = await run_orders(system, placed, opening, clients=clients, on_answer=on_answer)
+                result = await run_orders(system, placed, opening, protocol, clients=clients, on_answer=on_answer)
             if show.as_json:
                 typer.echo(report.to_json(result, opening, source))
             else:
                 report.show(screen, result, opening, source)
             if show.keep:
-                report.show_kept(aside if show.as_json else screen, system)
+                report.show_kept(aside if show.as_json else screen, system, protocol)
                 await _interruption()
         return 0 if result.consistent else INCONSISTENT
 

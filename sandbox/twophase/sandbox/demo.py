@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from twophase.coordinator.client import AsyncClient, Protocol
 from twophase.sandbox.checkout import services
 from twophase.sandbox.checkout.audit import Findings, audit, prepared
 from twophase.sandbox.checkout.driver import Answer, Told, place_orders
@@ -27,6 +28,7 @@ _POLL: Final = 0.05
 class Result:
     """How a run ended. `seconds` is the time the clients took, without starting and checking."""
 
+    protocol: Protocol
     answers: tuple[Answer, ...]
     findings: Findings
     seconds: float
@@ -45,6 +47,11 @@ class Result:
     def count(self, told: Told) -> int:
         """How many orders had this answer."""
         return sum(answer.told is told for answer in self.answers)
+
+    @property
+    def compensated(self) -> int:
+        """How many of the refused orders had begun, and were undone; only sagas are."""
+        return sum(answer.compensated for answer in self.answers)
 
     @property
     def refused_by_reason(self) -> dict[str, int]:
@@ -68,6 +75,7 @@ async def run_orders(
     system: System,
     orders: Sequence[Order],
     opening: Opening,
+    protocol: Protocol,
     *,
     clients: int,
     on_answer: Callable[[Answer], None],
@@ -75,16 +83,19 @@ async def run_orders(
     """Fills the databases of a running system, sends the orders, waits for rest, and checks the books."""
     await asyncio.to_thread(services.seed, system, orders, opening)
     started = time.monotonic()
-    answers = await place_orders(system.address, orders, clients=clients, on_answer=on_answer)
+    answers = await place_orders(system.address, orders, protocol, clients=clients, on_answer=on_answer)
     seconds = time.monotonic() - started
     await _rest(system)
     findings = await asyncio.to_thread(audit, system.connect, orders, answers, opening)
-    return Result(answers=tuple(answers), findings=findings, seconds=seconds, clients=clients)
+    return Result(protocol=protocol, answers=tuple(answers), findings=findings, seconds=seconds, clients=clients)
 
 
 async def _rest(system: System) -> None:
-    """Waits until nothing is prepared any more; what is still there after that is found by the audit."""
+    """Waits until nothing is prepared and no saga under way; what is still there after that is found by the audit."""
     end = time.monotonic() + _REST_SECONDS
+    async with AsyncClient(system.address) as client:
+        while await anext(client.transactions(unfinished_only=True), None) and time.monotonic() < end:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL)
     for name in services.NAMES:
         while await asyncio.to_thread(prepared, system.connect, name) and time.monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(_POLL)

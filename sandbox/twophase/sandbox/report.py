@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from twophase.coordinator.client import Protocol
 from twophase.sandbox.checkout.driver import Answer, Told
 from twophase.sandbox.checkout.opening import Opening
 from twophase.sandbox.demo import Result
@@ -31,7 +32,7 @@ _PLACE_ORDER: Final = """\
 import asyncio
 import sys
 
-from twophase.coordinator.client import AsyncClient, TransactionAborted, operation
+from twophase.coordinator.client import AsyncClient, Protocol, TransactionAborted, operation
 
 
 async def main(order_id: str, customer_id: str, sku: str, quantity: int) -> None:
@@ -57,6 +58,7 @@ async def main(order_id: str, customer_id: str, sku: str, quantity: int) -> None
                 ),
                 operation("delivery", "schedule", {{"order_id": order_id, "area": "Cork"}}),
                 request_id=f"order/{{order_id}}",
+                protocol=Protocol.{protocol},
             )
         except TransactionAborted as aborted:
             print(aborted)
@@ -117,9 +119,11 @@ def screen() -> Console:
 def to_json(result: Result, opening: Opening, source: str) -> str:
     """The result as one JSON object. Money is text, so that it stays exact; times are null if nothing committed."""
     document: dict[str, Any] = {
+        "protocol": result.protocol.value,
         "orders": len(result.answers),
         "committed": result.count(Told.COMMITTED),
         "refused": result.count(Told.REFUSED),
+        **({"compensated": result.compensated} if result.protocol is Protocol.SAGA else {}),
         "refused_by_reason": result.refused_by_reason,
         "in_doubt": result.in_doubt,
         "consistent": result.consistent,
@@ -147,6 +151,8 @@ def show(console: Console, result: Result, opening: Opening, source: str) -> Non
         (Text("committed", "bold green"), Text(str(committed), "bold"), "in all four databases"),
         (Text("refused", "bold yellow"), Text(str(refused), "bold"), "in none"),
     ]
+    if result.protocol is Protocol.SAGA:
+        rows.append((Text("  compensated"), Text(str(result.compensated)), "of these: what was done of them is undone"))
     for reason, count in result.refused_by_reason.items():
         rows.append((Text(f"  {reason}"), Text(str(count)), _example(result, reason)))
     if unknown := result.count(Told.UNKNOWN):
@@ -163,17 +169,18 @@ def show(console: Console, result: Result, opening: Opening, source: str) -> Non
     table.add_column(no_wrap=True, overflow="ellipsis", style="dim")
     for name, figure, remark in rows:
         table.add_row(name, figure, Text(remark))
-    console.print(Text.assemble((f"{len(result.answers)} orders", "bold"), f" {source}"), soft_wrap=True)
+    how = "sagas" if result.protocol is Protocol.SAGA else "two-phase commits"
+    console.print(Text.assemble((f"{len(result.answers)} orders", "bold"), f" {source}, as {how}"), soft_wrap=True)
     console.print()
     console.print(table, highlight=False)
     console.print()
     _show_findings(console, result, opening)
 
 
-def show_kept(console: Console, system: System) -> None:
+def show_kept(console: Console, system: System, protocol: Protocol) -> None:
     """Where everything is, and what to try, while the system is kept running."""
     script = system.directory / "place_order.py"
-    script.write_text(_PLACE_ORDER.format(address=system.address), encoding="utf-8")
+    script.write_text(_PLACE_ORDER.format(address=system.address, protocol=protocol.name), encoding="utf-8")
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for _ in range(3):
         table.add_column(no_wrap=True, overflow="ignore")

@@ -18,8 +18,12 @@ from twophase.coordinator.client import (
     CoordinatorUnavailable,
     Outcome,
     OutcomeUnknown,
+    Protocol,
+    SagaCompensated,
+    Step,
     TransactionAborted,
     operation,
+    step,
 )
 from twophase.sandbox.checkout.orders import Order
 
@@ -56,7 +60,7 @@ class Answer:
 
 
 async def place_orders(
-    address: str, orders: Sequence[Order], *, clients: int, on_answer: Callable[[Answer], None]
+    address: str, orders: Sequence[Order], protocol: Protocol, *, clients: int, on_answer: Callable[[Answer], None]
 ) -> list[Answer]:
     """Sends all orders in their order, `clients` of them at a time; returns the answers in the order they came."""
     waiting = iter(orders)
@@ -66,7 +70,7 @@ async def place_orders(
 
         async def work() -> None:
             for order in waiting:
-                answer = await _place(client, order)
+                answer = await _place(client, order, protocol)
                 answers.append(answer)
                 on_answer(answer)
 
@@ -76,19 +80,32 @@ async def place_orders(
     return answers
 
 
-async def _place(client: AsyncClient, order: Order) -> Answer:
+def steps(order: Order) -> tuple[Step, ...]:
+    """What has to happen for an order. As a saga: it is written down, then pieces are reserved while a delivery is
+    planned; the money is taken last."""
+    payloads = order.payloads()
+    place = step("place", operation("order", "place", payloads["order"]))
+    reserve = step("reserve", operation("inventory", "reserve", payloads["inventory"]), after=(place,))
+    schedule = step("schedule", operation("delivery", "schedule", payloads["delivery"]), after=(place,))
+    charge = step("charge", operation("payment", "charge", payloads["payment"]), after=(reserve, schedule), pivot=True)
+    return place, reserve, schedule, charge
+
+
+async def _place(client: AsyncClient, order: Order, protocol: Protocol) -> Answer:
     started = time.monotonic()
 
-    def answer(told: Told, attempts: int, reason: str = "", message: str = "") -> Answer:
-        return Answer(order, told, time.monotonic() - started, attempts, reason, message)
+    def answer(told: Told, attempts: int, reason: str = "", message: str = "", *, compensated: bool = False) -> Answer:
+        return Answer(order, told, time.monotonic() - started, attempts, reason, message, compensated)
 
-    operations = [operation(*name, payload) for name, payload in order.payloads().items()]
     try:
         # A retry is a new attempt under the same request id: somebody else was in the way (a lock), and may be gone.
-        done = await client.execute(*operations, request_id=order.request_id, deadline=DEADLINE, retries=RETRIES)
+        done = await client.execute(
+            *steps(order), protocol=protocol, request_id=order.request_id, deadline=DEADLINE, retries=RETRIES
+        )
     except TransactionAborted as aborted:
         message = aborted.refusals[0].message if aborted.refusals else str(aborted)
-        return answer(Told.REFUSED, aborted.attempt, aborted.code, message)
+        undone = isinstance(aborted, SagaCompensated)
+        return answer(Told.REFUSED, aborted.attempt, aborted.code, message, compensated=undone)
     except OutcomeUnknown as unknown:
         return await _ask(client, order, answer, unknown)
     except (CallRejected, CoordinatorUnavailable) as rejected:
@@ -106,8 +123,9 @@ async def _ask(client: AsyncClient, order: Order, answer: Callable[..., Answer],
             found = None
         if found is not None and found.outcome is Outcome.COMMITTED:
             return answer(Told.COMMITTED, found.attempt)
-        if found is not None and found.outcome is Outcome.ABORTED:
+        if found is not None and found.outcome in (Outcome.ABORTED, Outcome.COMPENSATED):
             reason = found.refusals[0].code if found.refusals else "ABORTED"
-            return answer(Told.REFUSED, found.attempt, reason, str(unknown))
+            undone = found.outcome is Outcome.COMPENSATED
+            return answer(Told.REFUSED, found.attempt, reason, str(unknown), compensated=undone)
         await asyncio.sleep(_POLL)
     return answer(Told.UNKNOWN, unknown.attempt, "UNKNOWN", str(unknown))

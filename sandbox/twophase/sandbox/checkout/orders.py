@@ -45,24 +45,24 @@ class Order:
             return f"order/{self.order_id}"
         return f"order-sha256/{hashlib.sha256(self.order_id.encode()).hexdigest()}"
 
-    def payloads(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """What each operation is given, by participant and operation. Money goes as strings, so that it stays exact."""
+    def payloads(self) -> dict[str, dict[str, Any]]:
+        """What each service is given. Money goes as strings, so that it stays exact."""
         lines = [
             {"sku": line.sku, "quantity": line.quantity, "unit_price": str(line.unit_price)} for line in self.lines
         ]
         items = [{"sku": line.sku, "quantity": line.quantity} for line in self.lines]
         return {
-            ("order", "place"): {
+            "order": {
                 "order_id": self.order_id,
                 "customer_id": self.customer_id,
                 "area": self.area,
                 "lines": lines,
             },
-            ("inventory", "reserve"): {"order_id": self.order_id, "items": items},
-            ("payment", "charge"): {
+            "inventory": {"order_id": self.order_id, "items": items},
+            "payment": {
                 "order_id": self.order_id,
                 "customer_id": self.customer_id,
                 "amount": str(self.total),
             },
-            ("delivery", "schedule"): {"order_id": self.order_id, "area": self.area},
+            "delivery": {"order_id": self.order_id, "area": self.area},
         }
