@@ -18,9 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-import grpc
 import psycopg
-from google.protobuf.duration_pb2 import Duration
 
 from twophase.coordinator.client import (
     AsyncClient,
@@ -28,12 +26,12 @@ from twophase.coordinator.client import (
     CoordinatorUnavailable,
     Outcome,
     OutcomeUnknown,
+    Protocol,
     TransactionAborted,
     operation,
 )
 from twophase.sandbox.bank import NAMES, Movement
 from twophase.sandbox.drill.load import Told, Transfer
-from twophase.v1 import coordinator_pb2, coordinator_pb2_grpc, types_pb2
 
 THEATRE: Final = "theatre"
 CATEGORIES: Final = {"stalls": 20_000, "circle": 20_000}
@@ -83,41 +81,39 @@ class BoxOffice:
         """Sells until `stop`, and asks for what is not known then; looks at the seats all the while."""
         chance = random.Random(len(self.record))  # noqa: S311 - no secret
         names = (f"seats-{secrets.token_hex(4)}/{number}" for number in itertools.count(1))
-        async with AsyncClient(self.address) as client, grpc.aio.insecure_channel(self.address) as channel:
-            stub: coordinator_pb2_grpc.CoordinatorAsyncStub = coordinator_pb2_grpc.CoordinatorStub(channel)
+        async with AsyncClient(self.address) as client:
             async with asyncio.TaskGroup() as group:
                 for _ in range(_CLIENTS):
-                    group.create_task(self._sell(client, stub, chance, names.__next__))
+                    group.create_task(self._sell(client, chance, names.__next__))
                 group.create_task(self._watch())
             async with asyncio.TaskGroup() as group:
                 for name, (purchase, told) in tuple(self.sold.items()):
-                    if told is Told.UNKNOWN and not purchase.undone:
+                    if told is Told.UNKNOWN:
                         group.create_task(self._settle(client, name, purchase))
 
     def stop(self) -> None:
         """No new purchases."""
         self._stopped = True
 
-    async def _sell(
-        self,
-        client: AsyncClient,
-        stub: coordinator_pb2_grpc.CoordinatorAsyncStub,
-        chance: random.Random,
-        name: Callable[[], str],
-    ) -> None:
+    async def _sell(self, client: AsyncClient, chance: random.Random, name: Callable[[], str]) -> None:
         while not self._stopped:
             purchase = _purchase(name(), chance)
             self._tell(purchase, Told.UNKNOWN)
-            send = _undone(stub, purchase) if purchase.undone else self._send(client, purchase)
-            self._tell(purchase, await send)
+            self._tell(purchase, await self._send(client, purchase))
 
     async def _send(self, client: AsyncClient, purchase: Purchase) -> Told:
         name = purchase.transfer.name
-        booking = {"reference": name, "category": purchase.category, "seats": purchase.seats}
-        operations = [operation(THEATRE, "book", booking)]
+        wanted = [purchase.seats, 2 * CATEGORIES[purchase.category]] if purchase.undone else [purchase.seats]
+        operations = [
+            operation(THEATRE, "book", {"reference": name, "category": purchase.category, "seats": seats})
+            for seats in wanted
+        ]
         operations += [operation(bank, "move", movement) for bank, movement in purchase.transfer.movements]
+        protocol = Protocol.SAGA if purchase.undone else Protocol.TWO_PHASE
         try:
-            await client.execute(*operations, request_id=name, deadline=_DEADLINE, give_up_after=_PATIENCE, retries=3)
+            await client.execute(
+                *operations, protocol=protocol, request_id=name, deadline=_DEADLINE, give_up_after=_PATIENCE, retries=3
+            )
         except (TransactionAborted, CoordinatorUnavailable, CallRejected):
             return Told.FAILED
         except OutcomeUnknown as unknown:
@@ -225,29 +221,3 @@ def _purchase(name: str, chance: random.Random) -> Purchase:
             return Purchase(Transfer(name, ()), category, seats)
         case _:
             return Purchase(Transfer(name, ()), category, seats, undone=True)
-
-
-async def _undone(stub: coordinator_pb2_grpc.CoordinatorAsyncStub, purchase: Purchase) -> Told:
-    """A saga that sells seats, and then far too many, so that the first are given back."""
-    operations = [
-        types_pb2.Operation(
-            participant=THEATRE,
-            name="book",
-            payload=types_pb2.Payload(
-                json=f'{{"reference": "{purchase.transfer.name}", "category": "{purchase.category}", "seats": {seats}}}'
-            ),
-        )
-        for seats in (purchase.seats, 2 * CATEGORIES[purchase.category])
-    ]
-    request = coordinator_pb2.ExecuteRequest(
-        request_id=purchase.transfer.name,
-        protocol=coordinator_pb2.PROTOCOL_SAGA,
-        operations=operations,
-        deadline=Duration(seconds=int(_DEADLINE)),
-    )
-    try:
-        answer = await stub.Execute(request, timeout=_PATIENCE)
-    except grpc.aio.AioRpcError:
-        return Told.UNKNOWN
-    ended = answer.outcome in (coordinator_pb2.OUTCOME_COMPENSATED, coordinator_pb2.OUTCOME_ABORTED)
-    return Told.FAILED if ended and answer.applied else Told.UNKNOWN
