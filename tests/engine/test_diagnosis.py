@@ -15,10 +15,11 @@ from twophase.coordinator.engine import rejections
 from twophase.coordinator.engine.api import Limits
 from twophase.coordinator.engine.diagnosis import Diagnosis
 from twophase.coordinator.engine.engine import Engine
-from twophase.coordinator.journal.events import Finished
+from twophase.coordinator.journal.events import BranchRef, DeadLettered, Definition, Finished, Reason, SagaStep
 from twophase.coordinator.journal.memory import MemoryDisk, MemoryJournal
+from twophase.coordinator.journal.port import Proposal
 from twophase.coordinator.journal.sqlite import SqliteJournal
-from twophase.coordinator.protocol.decisions import COMMIT, Ending
+from twophase.coordinator.protocol.decisions import COMMIT, SAGA, Ending
 from twophase.v1 import types_pb2
 
 OK, WARNING, PROBLEM = (
@@ -55,6 +56,7 @@ async def test_everything_is_as_it_should_be(world: World, tmp_path: Path) -> No
         "quarantine",
         "unfinished transactions",
         "heuristic outcomes",
+        "dead letters",
         "participants",
     ]
     assert {check.result for check in found.values()} <= {OK, WARNING}  # the disk of a test may be nearly full
@@ -134,6 +136,21 @@ async def test_a_heuristic_outcome_is_a_warning(world: World) -> None:
         check = checks(await engine.diagnose())["heuristic outcomes"]
     assert check.result == WARNING
     assert str(txid) in check.finding
+
+
+async def test_a_dead_letter_is_a_warning(world: World) -> None:
+    """On one line, and without the business code's own words, which could be anything."""
+    reason = Reason("BUSINESS", "GONE", "two\nlines", retryable=False, participant="order")
+    async with world.coordinator() as engine:
+        txid = Txid(engine.journal.epoch, 900)
+        definition = Definition((SagaStep("book", "order", "write", b"", (), pivot=False),), 1000)
+        branches = (BranchRef(0, "order"),)
+        await engine.journal.decide(Proposal(txid, SAGA, engine.journal.epoch, None, branches, definition=definition))
+        engine.journal.append(DeadLettered(txid, 0, 10, reason))
+        check = checks(await engine.diagnose())["dead letters"]
+    assert check.result == WARNING
+    assert f"1; the first is step 'book' of saga {txid} at order (GONE)" in check.finding
+    assert "twophase saga dead list" in check.remedy
 
 
 async def test_a_coordinator_without_participants_is_told_so() -> None:

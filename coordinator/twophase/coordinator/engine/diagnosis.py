@@ -13,7 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from twophase.coordinator.engine.api import Limits, Rejected
+from twophase.coordinator.engine.api import DeadLetter, Limits, Rejected
+from twophase.coordinator.engine.dead_letters import dead_letters
 from twophase.coordinator.engine.links import LinkLost, NotOffered
 from twophase.coordinator.engine.live import Live
 from twophase.coordinator.engine.peers import Peer
@@ -69,6 +70,7 @@ async def diagnose(around: Surroundings, live: Live, limits: Limits, refusal: Re
             _quarantine(around),
             await _unfinished(around, live),
             await _heuristics(around),
+            _dead(await dead_letters(around.journal)),
             _participants(len(peers)),
         ),
         participants=tuple(participants),
@@ -162,7 +164,11 @@ async def _unfinished(around: Surroundings, live: Live) -> types_pb2.Check:
     finding = f"decided and not finished everywhere yet: {len(unfinished)}"
     if waited_for:
         finding += f"; waited for: {', '.join(waited_for)}"
-        return _check("unfinished transactions", _WARNING, finding, "twophase indoubt  -- says what each waits for")
+        remedy = (
+            "twophase indoubt  -- says what each branch in doubt waits for\n"
+            "twophase tx list --unfinished  -- sagas, too"
+        )
+        return _check("unfinished transactions", _WARNING, finding, remedy)
     return _check("unfinished transactions", _OK, finding)
 
 
@@ -173,6 +179,15 @@ async def _heuristics(around: Surroundings) -> types_pb2.Check:
     finding = f"transactions with a branch that ended against the decision: {len(found)}; the first is {found[0].txid}"
     remedy = "twophase indoubt  -- lists them; compare the databases, and put the data right by hand"
     return _check("heuristic outcomes", _WARNING, finding, remedy)
+
+
+def _dead(letters: tuple[DeadLetter, ...]) -> types_pb2.Check:
+    if not letters:
+        return _check("dead letters", _OK, "no saga has failed so often at a step that somebody must look")
+    first = letters[0]
+    where = f"step {first.step!r} of saga {first.txid} at {first.participant} ({first.reason.code})"
+    finding = f"sagas' steps that fail again and again: {len(letters)}; the first is {where}"
+    return _check("dead letters", _WARNING, finding, "twophase saga dead list  -- says what fails, and why")
 
 
 def _participants(number: int) -> types_pb2.Check:
