@@ -17,9 +17,8 @@ from twophase.coordinator.engine.api import Call, Outcome, Result
 from twophase.coordinator.engine.links import LinkLost
 from twophase.coordinator.engine.underway import ANSWER_MARGIN, FINISH_SECONDS, Part, Surroundings, Underway
 from twophase.coordinator.journal import events as facts
-from twophase.coordinator.journal.port import Basis, Proposal
 from twophase.coordinator.protocol import twophase
-from twophase.coordinator.protocol.decisions import ABORT, Decision, Ending, Vote
+from twophase.coordinator.protocol.decisions import Decision, Ending, Vote
 from twophase.coordinator.protocol.effects import (
     Alarm,
     Effect,
@@ -170,17 +169,10 @@ class Running(Underway):
         )
 
     async def _propose(self, decision: Decision) -> None:
-        """Only what the journal answers counts, whatever was proposed (R5)."""
-        journal = self._around.journal
-        why = tuple(self.reasons) if decision == ABORT else ()
         reach(CrashPoint.COORDINATOR_BEFORE_DECIDE)
-        ruling = await journal.decide(
-            Proposal(self.txid, decision, journal.epoch, self.request, self._hearers(decision), why)
-        )
+        ruled = await self._decide(decision, self._hearers(decision))
         reach(CrashPoint.COORDINATOR_AFTER_DECIDE)
-        if ruling.basis is Basis.CLAIMED:
-            self.claimed_by = ruling.claimed_by
-        self.feed(Ruled(ruling.decision))
+        self.feed(Ruled(ruled))
 
     def _hearers(self, decision: Decision) -> tuple[facts.BranchRef, ...]:
         """The branches that recovery must tell of the decision."""

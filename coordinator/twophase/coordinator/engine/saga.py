@@ -27,7 +27,6 @@ from twophase.coordinator.engine.underway import (
     Underway,
 )
 from twophase.coordinator.journal import events as facts
-from twophase.coordinator.journal.port import Basis, Proposal
 from twophase.coordinator.protocol import saga
 from twophase.coordinator.protocol.decisions import ABORT, Decision, Ending
 from twophase.coordinator.protocol.effects import (
@@ -232,17 +231,10 @@ class SagaUnderway(Underway):
             trying.task.cancel()
 
     async def _propose(self, decision: Decision) -> None:
-        """Only what the journal answers counts, whatever was proposed (R5)."""
-        journal = self._around.journal
-        why = tuple(self.reasons) if decision == ABORT else ()
         reach(CrashPoint.SAGA_BEFORE_START)
-        ruling = await journal.decide(
-            Proposal(self.txid, decision, journal.epoch, self.request, self._branches(), why, self._definition)
-        )
+        ruled = await self._decide(decision, self._branches(), self._definition)
         reach(CrashPoint.SAGA_AFTER_START)
-        if ruling.basis is Basis.CLAIMED:
-            self.claimed_by = ruling.claimed_by
-        self.feed(Ruled(ruling.decision))
+        self.feed(Ruled(ruled))
 
     async def _turn(self) -> None:
         reach(CrashPoint.SAGA_BEFORE_TURN)

@@ -22,7 +22,8 @@ from twophase.coordinator.engine.links import LinkLost
 from twophase.coordinator.engine.peers import Peer, Peers
 from twophase.coordinator.engine.tasks import Tasks
 from twophase.coordinator.journal import events as facts
-from twophase.coordinator.journal.port import Journal
+from twophase.coordinator.journal.port import Basis, Journal, Proposal
+from twophase.coordinator.protocol.decisions import ABORT, Decision
 from twophase.v1 import participant_pb2, types_pb2
 
 T = TypeVar("T")
@@ -161,6 +162,21 @@ class Underway(ABC):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    async def _decide(
+        self,
+        decision: Decision,
+        hearers: tuple[facts.BranchRef, ...],
+        definition: facts.Definition | None = None,
+    ) -> Decision:
+        """Proposes a decision; only what the journal answers counts, whatever was proposed (R5)."""
+        journal = self._around.journal
+        why = tuple(self.reasons) if decision == ABORT else ()
+        proposal = Proposal(self.txid, decision, journal.epoch, self.request, hearers, why, definition)
+        ruling = await journal.decide(proposal)
+        if ruling.basis is Basis.CLAIMED:
+            self.claimed_by = ruling.claimed_by
+        return ruling.decision
 
     def _give_reason(self, reason: facts.Reason) -> None:
         if not self.decided.done():
