@@ -141,6 +141,17 @@ async def test_apply_answers_from_its_row(stub: Any) -> None:
     assert undone.outcome == participant_pb2.APPLY_OUTCOME_TOMBSTONE
 
 
+async def test_a_compensation_that_is_barred_is_never_said_to_have_had_nothing_to_undo(stub: Any) -> None:
+    await stub.Apply(apply())
+    barred = participant_pb2.AbortRequest(
+        gid=GID, kind=types_pb2.BRANCH_KIND_COMPENSATION, decision=types_pb2.DECISION_DELEGATED
+    )
+    assert (await stub.Abort(barred)).outcome == participant_pb2.ABORT_OUTCOME_ABORTED
+    undone = await stub.Apply(apply(kind=types_pb2.BRANCH_KIND_COMPENSATION))
+    assert undone.outcome == participant_pb2.APPLY_OUTCOME_RETRY
+    assert undone.refusal.kind == types_pb2.REFUSAL_KIND_ABORTED
+
+
 async def test_a_step_and_its_compensation(stub: Any) -> None:
     assert (await stub.Apply(apply())).outcome == participant_pb2.APPLY_OUTCOME_APPLIED
     undoes = apply(kind=types_pb2.BRANCH_KIND_COMPENSATION)

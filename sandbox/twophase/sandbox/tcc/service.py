@@ -170,6 +170,12 @@ class Participant(participant_pb2_grpc.ParticipantServicer):
                 kind = types_pb2.REFUSAL_KIND_CONFLICT
                 reserved = types_pb2.Refusal(kind=kind, code="RESERVED", message=message, retryable=True)
                 response.refusal.CopyFrom(reserved)
+            # It was not done, and a person took it for done: TOMBSTONE would say that it need not be.
+            case Row(state="tombstone", kind="compensation"):
+                response.outcome = participant_pb2.APPLY_OUTCOME_RETRY
+                message = f"the compensation of {request.gid} was not done, and is barred"
+                kind = types_pb2.REFUSAL_KIND_ABORTED
+                response.refusal.CopyFrom(types_pb2.Refusal(kind=kind, code="ABORTED", message=message))
             case Row():
                 response.outcome = participant_pb2.APPLY_OUTCOME_TOMBSTONE
             case types_pb2.Refusal():
