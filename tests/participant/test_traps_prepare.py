@@ -417,7 +417,7 @@ async def test_a_thread_that_never_comes_back_holds_its_locks_no_longer_than_its
     """Nobody can stop Python code in a thread; Postgres ends its idle session."""
     gate = threading.Event()
     work = Do(INSERT, "LOCK TABLE late", lambda _: gate.wait(20))
-    stuck = asyncio.create_task(vote(manager, work, seconds=0.3))
+    stuck = asyncio.create_task(vote(manager, work, seconds=2))
     held = "SELECT count(*) FROM pg_locks WHERE relation = 'late'::regclass"
     await until(lambda: value(purse, held) == 1)
     await until(lambda: value(purse, held) == 0)
