@@ -261,12 +261,10 @@ def test_a_late_refusal_lets_those_be_undone_that_waited_for_it() -> None:
     assert state.standing(1) is Standing.REFUSED
 
 
-def test_a_late_refusal_can_be_the_end() -> None:
-    both = resume(graph([Step(0), Step(1, frozenset({0}))]), turned=True)
+def test_a_late_refusal_is_never_the_end_for_what_builds_on_it_is_still_under_way() -> None:
+    both = resume(line(2), turned=True)
     _, trace = play(both, refused(0), Compensated(1))
     assert trace == [(UNDONE, *undo(1)), (), (End(committed=False),)]
-    state = State(Phase.BACKWARD, ALONE, ((0, Standing.RUNNING),), SAGA)
-    assert step(state, refused(0))[1] == (End(committed=False),)
 
 
 def test_nothing_is_compensated_twice_and_not_before_the_turn_is_durable() -> None:
@@ -374,7 +372,6 @@ def test_every_row_of_the_table_is_taken() -> None:
     """A row that no event can reach would say something about the protocol that is not so."""
     states = [begin(shape)[0] for shape in (ALONE, PIVOT_FIRST, FORK)]
     states += [State(Phase.STARTING, ALONE, ((0, known),)) for known in (Standing.APPLIED, Standing.REFUSED)]
-    states += [State(Phase.BACKWARD, ALONE, ((0, Standing.RUNNING),), SAGA)]
     seen = set(states)
     taken: set[int] = set()
     while states:

@@ -45,14 +45,8 @@ class TurnIsNotForced(SagaMoves):
 class FenceIsNotChecked(SagaMoves):
     """The journal lets a fenced owner start its saga."""
 
-    def checked(self, journal: Journal) -> Journal:
-        return journal._replace(fenced=False) if journal.decision != "abort" else journal
-
-    def _on_record(self, world: World, who: int, proposal: str) -> World | None:
-        # A recoverer may only abort what is fenced, so the fence is hidden from the owner alone.
-        if who != OWNER:
-            return SagaMoves(self.shape)._on_record(world, who, proposal)
-        return super()._on_record(world, who, proposal)
+    def checked(self, journal: Journal, who: int) -> Journal:
+        return journal._replace(fenced=journal.fenced and who != OWNER)
 
 
 # --- forward ----------------------------------------------------------------------------------------------------------

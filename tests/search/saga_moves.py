@@ -32,7 +32,6 @@ Move: TypeAlias = tuple[str, bool, World]
 
 _NAMES = ("owner", "first recoverer", "second recoverer")
 _IDLE = ("", "over")
-_AWAITED = {"running": "work", "asked": "ask", "compensating": "undo"}
 _RULINGS = {"saga": SAGA, "abort": ABORT}
 
 
@@ -57,8 +56,8 @@ class SagaMoves:
         """Whether a start or a turn is on disk when it is answered."""
         return kind != "abort"
 
-    def checked(self, journal: Journal) -> Journal:
-        """The journal as its rules see it."""
+    def checked(self, journal: Journal, who: int) -> Journal:
+        """The journal as its rules see it, when this coordinator proposes something."""
         return journal
 
     def backward(self, journal: Journal) -> bool:
@@ -102,7 +101,7 @@ class SagaMoves:
             elif _may_start(world, who, node):
                 yield from self._start(world, who, node)
         for place, column in enumerate(world.columns):
-            awaited = _awaited(world, column)
+            awaited = self._awaited(world, place, column)
             for request in sorted(awaited if world.calm else awaited | column.sent):
                 for label, after in self.at_participant(world, place, column, request):
                     yield label, request not in awaited, _put(world, place, after)
@@ -138,6 +137,16 @@ class SagaMoves:
         if standing == "running" and phase == "forward":
             yield f"the {name} gives up step {place}", True, self.feed(world, who, self.gave_up(place))
 
+    def _awaited(self, world: World, place: int, column: Column) -> frozenset[str]:
+        """The requests that somebody repeats until they are answered. After the turn nobody repeats the work."""
+        past = SHAPES[self.drawn("forward")].past_the_pivot(place)
+        awaited = {"running": "must" if past else "work", "asked": "ask", "compensating": "undo"}
+        return frozenset(
+            awaited[seat]
+            for node, seat in zip(world.nodes, column.seats, strict=True)
+            if node.status == "up" and seat in awaited and (seat != "running" or node.phase == "forward")
+        )
+
     # --- the journal --------------------------------------------------------------------------------------------------
 
     def _written(self, world: World, who: int, node: Node) -> World:
@@ -157,7 +166,7 @@ class SagaMoves:
 
     def _on_record(self, world: World, who: int, proposal: str) -> World | None:
         """The world with the proposal judged; None: the proposer is fenced."""
-        journal, seen = world.journal, self.checked(world.journal)
+        journal, seen = world.journal, self.checked(world.journal, who)
         if proposal == "turn":
             if not machines.may_turn(seen, who):
                 return None
@@ -200,7 +209,7 @@ class SagaMoves:
                     raise Violated("R1: it turns, and no row of a step that may refuse says that it is not done")
                 return _put_node(world, who, world.nodes[who]._replace(proposal="turn"))
             case does.SendStep(place) | does.SendAsk(place) | does.SendCompensation(place):
-                kind = {does.SendStep: "work", does.SendAsk: "ask", does.SendCompensation: "undo"}[type(effect)]
+                kind = _request(effect)
                 if journal.decision != "saga":
                     raise Violated(f"R4: {kind} was sent for step {place}, and the start is not on record")
                 if kind == "undo" and not journal.turned:
@@ -245,10 +254,10 @@ class SagaMoves:
     def at_participant(self, world: World, place: int, column: Column, request: str) -> Iterator[tuple[str, Column]]:
         """What a request can do: what is said of it, and the step afterwards. What changes nothing is left out."""
         match request:
-            case "work" if not column.work:
+            case "work" | "must" if not column.work:
                 self.check_order(world, place)
                 yield f"step {place} is done", column._replace(work="applied", done=column.done + 1)
-                if SHAPES[self.drawn("forward")].may_refuse(place):
+                if request == "work":
                     yield f"step {place} is refused for good", column._replace(work="refused")
             case "ask" if not column.work:
                 yield f"step {place} is barred by the question", column._replace(work="tombstone")
@@ -315,13 +324,14 @@ def _surviving(journal: Journal) -> Iterator[Journal]:
         yield journal._replace(begun=False)
 
 
-def _awaited(world: World, column: Column) -> frozenset[str]:
-    """The requests that somebody repeats until they are answered. After the turn nobody repeats the work."""
-    return frozenset(
-        _AWAITED[seat]
-        for node, seat in zip(world.nodes, column.seats, strict=True)
-        if node.status == "up" and seat in _AWAITED and (seat != "running" or node.phase == "forward")
-    )
+def _request(effect: does.SendStep | does.SendAsk | does.SendCompensation) -> str:
+    match effect:
+        case does.SendStep():
+            return "must" if effect.must_succeed else "work"
+        case does.SendAsk():
+            return "ask"
+        case does.SendCompensation():
+            return "undo"
 
 
 def _may_start(world: World, who: int, node: Node) -> bool:

@@ -65,7 +65,7 @@ class Column(NamedTuple):
 
     work: str = ""  # the row of the work in the ledger: applied, refused, tombstone
     undo: str = ""  # the row of the compensation: applied, tombstone
-    sent: frozenset[str] = frozenset()  # work, ask, undo
+    sent: frozenset[str] = frozenset()  # work, must (it must succeed), ask, undo
     done: int = 0  # how often the work took effect
     undone: int = 0
     seats: tuple[str, ...] = ()  # its standing, for each coordinator
@@ -136,7 +136,7 @@ def _forget(world: World) -> World:
 @functools.cache
 def _plain(column: Column, over: tuple[bool, ...]) -> Column:
     """Requests that can change nothing any more, and standings of machines that are over."""
-    vain = {"work", "ask"} if column.work else set()
+    vain = {"work", "must", "ask"} if column.work else set()
     if column.undo or column.work in ("refused", "tombstone"):
         vain.add("undo")
     seats = tuple("" if gone else seat for gone, seat in zip(over, column.seats, strict=True))

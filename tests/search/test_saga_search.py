@@ -11,7 +11,7 @@ from search.explore import search
 from search.saga_bugs import SAGA_BUGS, SagaBug, TurnIsNotForced
 from search.saga_courses import SAGA_COURSES, SagaCourse
 from search.saga_moves import SagaMoves
-from search.saga_world import Journal, World, folding, start
+from search.saga_world import OWNER, Journal, World, folding, start
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,19 @@ def test_a_turn_that_is_lost_is_made_again_while_every_ledger_keeps_its_rows() -
     world = start("line of two", recoverers=1, crashes=1, calm=True)
     assert search(world, TurnIsNotForced("line of two")).violation is None
     assert search(world._replace(failovers=1), TurnIsNotForced("line of two")).violation is not None
+
+
+class _TurnIsNotFenced(SagaMoves):
+    def checked(self, journal: Journal, who: int) -> Journal:
+        return journal._replace(fenced=journal.fenced and not (who == OWNER and journal.decision == "saga"))
+
+
+def test_a_fenced_owner_that_turns_breaks_nothing_while_every_ledger_keeps_its_rows() -> None:
+    """The row that it turns on stands in everybody's way. The fence is checked all the same: rows can be lost."""
+    world = start("line of two", recoverers=1, crashes=1)
+    found = search(world, _TurnIsNotFenced("line of two"))
+    assert found.violation is None
+    assert found.worlds > search(world, SagaMoves("line of two")).worlds
 
 
 @pytest.mark.parametrize("shape", ["one", "line of three", "pivot in the middle", "pivot last", "two, then one"])

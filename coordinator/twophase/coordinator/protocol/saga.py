@@ -367,7 +367,6 @@ TABLE: Final = (
     Row(Phase.TURNING, Turned, always, Phase.BACKWARD, (_tell_undone, _compensate)),
     Row(Phase.BACKWARD, Compensated, nothing_to_undo, Phase.COMPENSATED, (_end,)),
     Row(Phase.BACKWARD, Compensated, always, Phase.BACKWARD, (_compensate, _tell_unreached)),
-    Row(Phase.BACKWARD, Finished, nothing_to_undo, Phase.COMPENSATED, (_end,)),
     Row(Phase.BACKWARD, Finished, always, Phase.BACKWARD, (_compensate, _tell_unreached)),
     Row(Phase.BACKWARD, Unreached, always, Phase.BACKWARD, (_tell_unreached,)),
 )
