@@ -14,6 +14,7 @@ from fixtures.world import World, at_once, submission, until
 from twophase.coordinator.engine.api import Outcome, Protocol, Rejected, Resolution, Submission, Wait
 from twophase.coordinator.engine.engine import Engine
 from twophase.coordinator.engine.saga import SagaUnderway
+from twophase.coordinator.journal.events import Resolved
 from twophase.v1 import participant_pb2 as pb
 from twophase.v1 import types_pb2 as types
 
@@ -402,6 +403,35 @@ async def test_a_dead_letter_is_not_resolved_while_its_participant_is_away_unles
     done = await engine.resolve_dead_letter(letter.txid, letter.step, actor="a", reason="r", even_if_away=True)
     assert done == Resolution(barred=False, done=False)
     await ended(engine)
+
+
+async def _resolved_and_not_barred(world: World, engine: Engine) -> None:
+    """The coordinator dies between the record and the message that bars."""
+    (letter,) = await engine.dead_letters()
+    engine.journal.append(Resolved(letter.txid, letter.branch, "anna", "sent back by hand"))
+    await engine.journal.flush()
+    await engine.abandon()
+    world.disk.crash()
+    world.stock.compensations["write"] = lambda payload: payload
+
+
+async def test_r6_what_a_person_took_for_done_is_barred_by_the_next_coordinator(stuck: tuple[World, Engine]) -> None:
+    world, engine = stuck
+    await _resolved_and_not_barred(world, engine)
+    async with world.coordinator(register=False) as after:
+        await ended(after)
+    assert list(world.stock.compensated.values()) == ["tombstone"], "not compensated on top of what was done by hand"
+
+
+async def test_what_a_person_took_for_done_does_not_wait_for_a_participant_that_is_away(
+    stuck: tuple[World, Engine],
+) -> None:
+    world, engine = stuck
+    await _resolved_and_not_barred(world, engine)
+    world.stock.down = True
+    async with world.coordinator(register=False) as after:
+        await ended(after)
+    assert list(world.stock.compensated.values()) == []
 
 
 async def test_a_dead_letter_can_be_tried_again_at_once(stuck: tuple[World, Engine]) -> None:

@@ -10,16 +10,15 @@ import logging
 
 from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Txid
-from twophase.coordinator.engine import messages, rejections
+from twophase.coordinator.engine import rejections
 from twophase.coordinator.engine.api import DeadLetter, Resolution
 from twophase.coordinator.engine.links import LinkLost
 from twophase.coordinator.engine.live import Live
 from twophase.coordinator.engine.saga import SagaUnderway
-from twophase.coordinator.engine.underway import FINISH_SECONDS, Part, Surroundings
+from twophase.coordinator.engine.underway import FINISH_SECONDS, Surroundings
 from twophase.coordinator.journal.events import DeadLettered, Happening, Resolved, TransactionRecord
 from twophase.coordinator.journal.port import Journal
 from twophase.coordinator.protocol.decisions import Ending
-from twophase.v1 import types_pb2
 
 _log = logging.getLogger(__name__)
 
@@ -45,8 +44,8 @@ async def resolve(
 ) -> Resolution:
     """Takes the dead letter of a saga and a step for done. Raises `Rejected`; then nothing was recorded.
 
-    It is recorded before the participant bars it: a crash in between leaves who said so, and why. That the participant
-    answers is made sure of first.
+    It is recorded before the participant bars it: a crash in between leaves who said so, and why, and whoever takes the
+    saga up has it barred. That the participant answers is made sure of first.
     """
     txid, step = letter
     running, number = await _find(live, around.journal, txid, step)
@@ -61,20 +60,9 @@ async def resolve(
     await around.journal.flush()
     reach(CrashPoint.SAGA_AFTER_RESOLVE)
     _log.warning("dead letter at step %r of saga %s is resolved by %s: %s", step, txid, actor, reason)
-    ending = await _bar(running, part)
+    ending = await running.bar(number)
     running.take_for_done(number)
     return Resolution(barred=ending is not None and ending is not Ending.APPLIED, done=ending is Ending.APPLIED)
-
-
-async def _bar(running: SagaUnderway, part: Part) -> Ending | None:
-    """Bars the deed at its participant, or learns that it was done after all; None if nobody answered."""
-    kind = types_pb2.BRANCH_KIND_COMPENSATION if running.goes_back else types_pb2.BRANCH_KIND_WORK
-    try:
-        answer = await part.peer.link.abort(messages.bar(running.gid(part.number), kind), timeout=FINISH_SECONDS)
-    except LinkLost as error:
-        _log.warning("participant %s did not bar %s: %s", part.peer.name, running.gid(part.number), error)
-        return None
-    return messages.ending_in(answer) if part.peer.speaks_for(answer.identity) else None
 
 
 async def _find(live: Live, journal: Journal, txid: Txid, step: str) -> tuple[SagaUnderway, int]:

@@ -7,6 +7,7 @@ what follows from an event (that is `protocol.saga`), what two-phase commit has 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar, assert_never
@@ -76,6 +77,7 @@ class SagaUnderway(Underway):
         self._graph = graph_of(part.calls[0] for part in parts)
         self._definition = _definition(parts, deadline)
         self._trying: dict[int, Trying] = {}
+        self._resolved: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, around: Surroundings, record: facts.TransactionRecord) -> SagaUnderway | None:
@@ -139,9 +141,9 @@ class SagaUnderway(Underway):
         self.resumed = True
         self.reasons.extend(record.reasons)
         self._start_the_clock(self._definition.deadline / 1000)
-        by_hand = dict.fromkeys(record.resolved, Ending.APPLIED) if not record.turned else {}
-        undone = {*record.compensated, *(record.resolved if record.turned else ())}
-        self._take(saga.resume(self._graph, record.endings | by_hand, turned=record.turned, compensated=undone))
+        self._resolved = frozenset(record.resolved)
+        undone = frozenset(record.compensated)
+        self._take(saga.resume(self._graph, record.endings, turned=record.turned, compensated=undone))
 
     def stop(self, reason: facts.Reason) -> None:
         """Nothing: the next start takes it up where it stands, and nobody waits for it meanwhile."""
@@ -192,6 +194,8 @@ class SagaUnderway(Underway):
         match effect:
             case Propose(decision):
                 self._around.tasks.spawn(self._propose(decision), name=f"start {self.txid}")
+            case SendStep(number) | SendCompensation(number) if number in self._resolved:
+                self._try(number, "bar", self._take_at_his_word)
             case SendStep(number, must_succeed):
                 self._try(number, "step", lambda part: self._step(part, must_succeed=must_succeed))
             case SendAsk(number):
@@ -316,6 +320,24 @@ class SagaUnderway(Underway):
         self._trying.pop(part.number, None)
         self._around.journal.append(facts.Compensated(self.txid, part.number, empty))
         self.feed(Compensated(part.number))
+
+    async def _take_at_his_word(self, part: Part) -> None:
+        """A person took it for done before a crash; whether it was barred then, nobody wrote down."""
+        with contextlib.suppress(LinkLost):
+            await self._around.peers.greet(part.peer, within=FINISH_SECONDS)
+        await self.bar(part.number)
+        self.take_for_done(part.number)
+
+    async def bar(self, number: int) -> Ending | None:
+        """Bars a step, or its compensation, or learns that it was done after all; None if nobody answered."""
+        part = self.parts[number]
+        kind = types_pb2.BRANCH_KIND_COMPENSATION if self.goes_back else types_pb2.BRANCH_KIND_WORK
+        try:
+            answer = await part.peer.link.abort(messages.bar(self.gid(number), kind), timeout=FINISH_SECONDS)
+        except LinkLost as error:
+            _log.warning("participant %s did not bar %s: %s", part.peer.name, self.gid(number), error)
+            return None
+        return messages.ending_in(answer) if part.peer.speaks_for(answer.identity) else None
 
     async def _persist(self, part: Part, policy: Policy, once: Callable[[], Awaitable[T]], *, for_ever: bool) -> T:
         """Repeats what left no row, as the policy says. Raises the last `NotThisTime`."""
