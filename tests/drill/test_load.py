@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,11 +19,17 @@ from twophase.coordinator.client import (
     CoordinatorUnavailable,
     Outcome,
     OutcomeUnknown,
+    Protocol,
+    SagaCompensated,
     TransactionAborted,
     Wait,
 )
-from twophase.sandbox.bank import ACCOUNTS, NAMES
-from twophase.sandbox.drill.load import Load, Told, Transfer
+from twophase.coordinator.protocol.graph import Step, graph
+from twophase.sandbox.bank import ACCOUNTS, NAMES, Movement
+from twophase.sandbox.drill.business import Business, Saga, Told, Transfer, entries_of
+from twophase.sandbox.drill.chance import FORTUNE
+from twophase.sandbox.drill.load import Load
+from twophase.sandbox.drill.work import sagas_of, work_of
 
 PROBLEM = Problem(grpc.StatusCode.INVALID_ARGUMENT, "WRONG", "it is wrong")
 Execute = Callable[..., Any]
@@ -46,7 +54,7 @@ class _Told:
 
 @pytest.fixture
 async def load() -> Load:
-    return Load("127.0.0.1:1", clients=2, seed=1)
+    return Load("127.0.0.1:1", clients=2, seed=1, work=work_of(Business.TRANSFERS, 1))
 
 
 def answer_with(load: Load, error: Exception | None) -> _Told:
@@ -78,10 +86,11 @@ async def test_what_a_client_is_told_is_recorded(load: Load, error: Exception | 
     [
         ((Outcome.COMMITTED, 1), Told.OK),
         ((Outcome.ABORTED, 2), Told.FAILED),
+        ((Outcome.COMPENSATED, 2), Told.FAILED),
         ((Outcome.ABORTED, 1), Told.UNKNOWN),
         (None, Told.UNKNOWN),
     ],
-    ids=["committed", "aborted", "an earlier attempt was aborted", "no record"],
+    ids=["committed", "aborted", "compensated", "an earlier attempt was aborted", "no record"],
 )
 async def test_nothing_is_concluded_of_an_attempt_that_nobody_has_seen(
     load: Load, found: tuple[Outcome, int] | None, told: Told, monkeypatch: pytest.MonkeyPatch
@@ -113,21 +122,94 @@ async def test_what_is_under_way_is_unknown(load: Load) -> None:
 async def test_a_probe_has_accounts_of_its_own(load: Load) -> None:
     answer_with(load, None)
     probes = [(await load.probe("east", "west", wait=Wait.DECIDED))[0] for _ in range(20)]
-    others = [load._transfer() for _ in range(500)]
+    others = list(itertools.islice(work_of(Business.SAGAS, 1), 500))
 
-    def accounts(transfers: list[Transfer]) -> set[int]:
-        return {movement.account for transfer in transfers for _, movement in transfer.movements}
+    def accounts(sent: Iterable[Transfer | Saga]) -> set[int]:
+        entries = (entry for each in sent for page in entries_of(each).values() for entry in page)
+        return {account for what, account, _ in entries if what == "account"}
 
     assert accounts(probes).isdisjoint(accounts(others))
     assert accounts(probes) | accounts(others) <= set(range(1, ACCOUNTS + 1))
 
 
-async def test_some_transfers_touch_every_bank_and_each_one_sums_to_nothing(load: Load) -> None:
-    transfers = [load._transfer() for _ in range(500)]
+def test_some_transfers_touch_every_bank_and_each_one_sums_to_nothing() -> None:
+    transfers = [sent for sent in itertools.islice(work_of(Business.TRANSFERS, 1), 500) if isinstance(sent, Transfer)]
+    assert len(transfers) == 500
     assert max(len({bank for bank, _ in transfer.movements}) for transfer in transfers) == len(NAMES)
     for transfer in transfers:
         total = sum(movement.amount for _, movement in transfer.movements)
         assert total == 0 or len(transfer.movements) == 1, "a single movement is one that is refused"
+
+
+def refused_at(saga: Saga) -> list[int]:
+    """The places, in the saga's order, of the steps that ask for more than anybody has."""
+    deeds = [step.deed for step in saga.steps]
+    return [place for place, deed in enumerate(deeds) if isinstance(deed, Movement) and deed.amount == -FORTUNE]
+
+
+def test_sagas_are_refused_at_the_first_a_middle_and_the_last_step_or_are_too_slow_or_done() -> None:
+    sagas = list(sagas_of(2_000, 1, doomed=0.2))
+    assert len(sagas) == 2_000
+    assert 300 < sum(saga.doomed for saga in sagas) < 500
+    places = {(at[0], len(saga.steps)) for saga in sagas if (at := refused_at(saga))}
+    assert {(0, 2), (1, 3), (3, 4)} <= places
+    short = {saga.deadline for saga in sagas if saga.doomed and not refused_at(saga)}
+    assert len(short) == 1
+    assert max(short) < min(saga.deadline for saga in sagas if not saga.doomed)
+    assert not any(refused_at(saga) for saga in sagas if not saga.doomed)
+    assert {any(step.pivot for step in saga.steps) for saga in sagas} == {True, False}
+    assert any(step.after == () for saga in sagas for step in saga.steps), "some steps run beside others"
+    assert any(len({bank for bank, _ in saga.deeds()}) < len(saga.steps) for saga in sagas), "two steps at one bank"
+
+
+def test_what_a_saga_leaves_if_it_is_done_sums_to_nothing() -> None:
+    for saga in sagas_of(2_000, 1, doomed=0.0):
+        entries = [entry for page in entries_of(saga).values() for entry in page.elements()]
+        assert sum(amount for what, _, amount in entries if what == "account") == 0
+
+
+def test_every_saga_has_a_graph_that_a_coordinator_takes() -> None:
+    for saga in sagas_of(500, 1, doomed=0.5):
+        numbers = {step.name: number for number, step in enumerate(saga.steps)}
+        before: list[tuple[str, ...]] = [(), *((step.name,) for step in saga.steps[:-1])]
+        graph(
+            Step(
+                numbers[step.name],
+                frozenset(numbers[name] for name in (usual if step.after is None else step.after)),
+                pivot=step.pivot,
+            )
+            for step, usual in zip(saga.steps, before, strict=True)
+        )
+
+
+def test_the_same_seed_makes_the_same_business() -> None:
+    for business in Business:
+        first, second, other = (list(itertools.islice(work_of(business, seed), 50)) for seed in (1, 1, 2))
+        assert first == second != other
+
+
+def test_among_sagas_there_are_transfers() -> None:
+    kinds = Counter(type(sent) for sent in itertools.islice(work_of(Business.SAGAS, 1), 500))
+    assert kinds[Saga] > kinds[Transfer] > 0
+
+
+async def test_a_saga_is_sent_once_as_it_is() -> None:
+    saga = next(each for each in sagas_of(50, 1, doomed=0.0) if len(each.steps) == 4)
+    load = Load("127.0.0.1:1", clients=2, seed=1, work=iter([saga]))
+    told = answer_with(load, SagaCompensated("r", "t", 1, ()))
+    await load.run()
+    (sent,) = told.asked
+    assert (sent["protocol"], sent["deadline"], sent.get("retries", 0)) == (Protocol.SAGA, saga.deadline, 0)
+    assert [(step.name, step.after, step.pivot) for step in sent["operations"]] == [
+        ("reserve", (), False),
+        ("look", (), False),
+        ("pay", ("reserve", "look"), True),
+        ("cash", None, False),
+    ]
+    assert [(step.operation.participant, step.operation.name) for step in sent["operations"]] == [
+        (step.bank, verb) for step, verb in zip(saga.steps, ("sell", "look", "move", "move"), strict=True)
+    ]
+    assert load.record.told == {saga.name: (saga, Told.FAILED)}
 
 
 async def test_in_a_pause_nobody_sends_and_everybody_goes_on_afterwards(load: Load) -> None:

@@ -14,7 +14,7 @@ import typer
 
 from twophase.contract.crashpoints import CrashPoint
 from twophase.sandbox import drill_cli
-from twophase.sandbox.drill.load import Told
+from twophase.sandbox.drill.business import Told
 from twophase.sandbox.drill.page import html
 from twophase.sandbox.drill.run import Outcome, Report
 from twophase.sandbox.drill.screen import lines_of

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import cast
 
 from twophase.contract.crashpoints import CrashPoint
+from twophase.sandbox.drill.business import Business
 from twophase.sandbox.drill.load import Load
 from twophase.sandbox.drill.run import Outcome, Report, Verdict, run_drills
 from twophase.sandbox.drill.stage import NotHit, Skipped, Stage
@@ -25,18 +26,22 @@ class EmptyStage(Stage):
 
     wrong: tuple[str, ...] = ()
     wrong_outside: tuple[str, ...] = ()
+    stuck: tuple[str, ...] = ()
+    ran: list[Business] = field(default_factory=list)
 
     @contextlib.asynccontextmanager
     async def recording(self) -> AsyncIterator[None]:
         yield
 
     @contextlib.asynccontextmanager
-    async def load(self, seed: int) -> AsyncIterator[Load]:
-        yield Load("127.0.0.1:1", clients=0, seed=seed)
+    async def load(self, seed: int, business: Business = Business.TRANSFERS) -> AsyncIterator[Load]:
+        self.ran.append(business)
+        yield Load("127.0.0.1:1", clients=0, seed=seed, work=iter(()))
 
     async def disarm(self) -> None: ...
 
-    async def rest(self) -> None: ...
+    async def rest(self) -> tuple[str, ...]:
+        return self.stuck
 
     def verdict(self, load: Load) -> tuple[str, ...]:
         return self.wrong
@@ -72,8 +77,15 @@ def in_doubt_for(milliseconds: float) -> Act:
     return act
 
 
-async def report_of(*drills: Drill, wrong: tuple[str, ...] = (), outside: tuple[str, ...] = ()) -> Report:
-    stage = EmptyStage(cast("System", SimpleNamespace(address="127.0.0.1:1")), wrong=wrong, wrong_outside=outside)
+def empty_stage(
+    *, wrong: tuple[str, ...] = (), outside: tuple[str, ...] = (), stuck: tuple[str, ...] = ()
+) -> EmptyStage:
+    system = cast("System", SimpleNamespace(address="127.0.0.1:1"))
+    return EmptyStage(system, wrong=wrong, wrong_outside=outside, stuck=stuck)
+
+
+async def report_of(*drills: Drill, on: EmptyStage | None = None) -> Report:
+    stage = on or empty_stage()
     told: list[Outcome] = []
     report = await run_drills(stage, drills, told.append)
     assert tuple(told) == report.outcomes
@@ -105,13 +117,13 @@ async def test_a_point_that_no_drill_hit_fails_the_run_even_if_every_drill_passe
 
 
 async def test_what_is_wrong_fails_a_skipped_drill_too() -> None:
-    report = await report_of(Drill("one", "", cannot), wrong=("R9: something",))
+    report = await report_of(Drill("one", "", cannot), on=empty_stage(wrong=("R9: something",)))
     assert [outcome.verdict for outcome in report.outcomes] == [Verdict.FAILED]
     assert not report.passed
 
 
 async def test_what_only_the_outside_checker_finds_fails_a_drill() -> None:
-    report = await report_of(Drill("one", "", done), outside=("money is gone",))
+    report = await report_of(Drill("one", "", done), on=empty_stage(outside=("money is gone",)))
     assert [outcome.verdict for outcome in report.outcomes] == [Verdict.FAILED]
     assert report.to_json()["outside_violations"] == 1
     assert report.to_json()["drills"][0]["outside_violations"] == ["money is gone"]
@@ -126,5 +138,19 @@ async def test_a_drill_whose_system_fails_it_is_wrong_and_the_next_one_runs() ->
 async def test_a_recovery_that_takes_too_long_is_wrong() -> None:
     report = await report_of(Drill("one", "", in_doubt_for(9_999.0)), Drill("two", "", in_doubt_for(10_001.0)))
     assert [outcome.verdict for outcome in report.outcomes] == [Verdict.PASSED, Verdict.FAILED]
-    assert report.outcomes[1].violations == ("late: branches were in doubt for 10001 ms, more than 10 s",)
+    assert report.outcomes[1].violations == ("late: something of before was in doubt for 10001 ms, more than 10 s",)
     assert (report.to_json()["recovery_ms_max"], report.outcomes[0].recovery_ms) == (10_001.0, 9_999.0)
+
+
+async def test_a_drill_of_sagas_has_its_own_load_and_its_own_bound() -> None:
+    stage = empty_stage()
+    sagas = Drill("two", "", in_doubt_for(3_001.0), business=Business.SAGAS, within=3.0)
+    report = await report_of(Drill("one", "", in_doubt_for(3_001.0)), sagas, on=stage)
+    assert stage.ran == [Business.TRANSFERS, Business.SAGAS]
+    assert [outcome.verdict for outcome in report.outcomes] == [Verdict.PASSED, Verdict.FAILED]
+
+
+async def test_a_saga_that_does_not_end_is_wrong() -> None:
+    report = await report_of(Drill("one", "", done), on=empty_stage(stuck=("R8: saga 1-ab-2 has not ended",)))
+    assert report.outcomes[0].violations == ("R8: saga 1-ab-2 has not ended",)
+    assert not report.passed

@@ -8,7 +8,7 @@ import pytest
 
 from fixtures.clusters import MakeCluster
 from twophase.sandbox.drill import timeline
-from twophase.sandbox.drill.load import Answered, Told
+from twophase.sandbox.drill.business import Answered, Told
 from twophase.sandbox.drill.timeline import Recorder, Sample
 from twophase.sandbox.postgres import StopMode
 

@@ -3,7 +3,8 @@
 Lives here: their operations and tables. Must not live here: who moves what (`drill.load`), whether it adds up
 (`drill.check`).
 
-Nothing in the tables keeps a movement or a sale from being booked twice: that is what is being tried.
+Nothing in the tables keeps a movement or a sale, or what takes it back, from being booked twice: that is what is being
+tried.
 """
 
 from __future__ import annotations
@@ -26,9 +27,13 @@ STOCK: Final = 12
 # Made of constants of this module.
 SCHEMA: Final = f"""
 CREATE TABLE account (id int PRIMARY KEY, balance numeric NOT NULL);
-CREATE TABLE movement (transfer text NOT NULL, account int NOT NULL, amount numeric NOT NULL);
+CREATE TABLE movement (
+  transfer text NOT NULL, account int NOT NULL, amount numeric NOT NULL, undo boolean NOT NULL DEFAULT false
+);
 CREATE TABLE stock (item int PRIMARY KEY, pieces int NOT NULL);
-CREATE TABLE sale (transfer text NOT NULL, item int NOT NULL, pieces int NOT NULL);
+CREATE TABLE sale (
+  transfer text NOT NULL, item int NOT NULL, pieces int NOT NULL, undo boolean NOT NULL DEFAULT false
+);
 INSERT INTO account SELECT id, {OPENING} FROM generate_series(1, {ACCOUNTS}) AS id;
 INSERT INTO stock SELECT item, {STOCK} FROM generate_series(1, {ITEMS}) AS item;
 """  # noqa: S608
@@ -49,7 +54,7 @@ class Movement:
 
 @dataclass(frozen=True, slots=True)
 class Sale:
-    """Pieces of an item that leave the shop."""
+    """Pieces of an item that leave the shop; fewer than 0 are delivered to it."""
 
     transfer: str
     item: int
@@ -71,7 +76,8 @@ def bank(name: str) -> Participant:
     def move(connection: psycopg.Connection, movement: Movement) -> None:
         """Books a movement; refuses what the account does not hold."""
         booked = connection.execute(
-            "UPDATE account SET balance = balance + %(amount)s WHERE id = %(account)s AND balance + %(amount)s >= 0",
+            "UPDATE account SET balance = balance + %(amount)s"
+            " WHERE id = %(account)s AND (%(amount)s >= 0 OR balance + %(amount)s >= 0)",
             {"amount": movement.amount, "account": movement.account},
         )
         if movement.seconds:
@@ -81,6 +87,17 @@ def bank(name: str) -> Participant:
         connection.execute(
             "INSERT INTO movement (transfer, account, amount) VALUES (%s, %s, %s)",
             [movement.transfer, movement.account, movement.amount],
+        )
+
+    @participant.compensation(move)
+    def move_back(connection: psycopg.Connection, movement: Movement) -> None:
+        """Books the reverse movement, also where it leaves the account with less than nothing."""
+        connection.execute(
+            "UPDATE account SET balance = balance - %s WHERE id = %s", [movement.amount, movement.account]
+        )
+        connection.execute(
+            "INSERT INTO movement (transfer, account, amount, undo) VALUES (%s, %s, %s, true)",
+            [movement.transfer, movement.account, -movement.amount],
         )
 
     @participant.operation
@@ -94,6 +111,15 @@ def bank(name: str) -> Participant:
             raise Refused("OUT_OF_STOCK", f"the shop of {name} has less than {sale.pieces} of item {sale.item}")
         connection.execute(
             "INSERT INTO sale (transfer, item, pieces) VALUES (%s, %s, %s)", [sale.transfer, sale.item, sale.pieces]
+        )
+
+    @participant.compensation(sell)
+    def take_back(connection: psycopg.Connection, sale: Sale) -> None:
+        """Puts the pieces back into the stock."""
+        connection.execute("UPDATE stock SET pieces = pieces + %s WHERE item = %s", [sale.pieces, sale.item])
+        connection.execute(
+            "INSERT INTO sale (transfer, item, pieces, undo) VALUES (%s, %s, %s, true)",
+            [sale.transfer, sale.item, -sale.pieces],
         )
 
     @participant.operation(read_only=True)

@@ -31,7 +31,7 @@ from twophase.coordinator.client import (
     operation,
 )
 from twophase.sandbox.bank import NAMES, Movement
-from twophase.sandbox.drill.load import Told, Transfer
+from twophase.sandbox.drill.business import Saga, Told, Transfer
 
 THEATRE: Final = "theatre"
 CATEGORIES: Final = {"stalls": 20_000, "circle": 20_000}
@@ -71,7 +71,7 @@ class BoxOffice:
 
     address: str
     path: Path
-    record: dict[str, tuple[Transfer, Told]]
+    record: dict[str, tuple[Transfer | Saga, Told]]
     sold: dict[str, tuple[Purchase, Told]] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     _stopped: bool = False

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from twophase.sandbox.drill.load import Told
+from twophase.sandbox.drill.business import Told
 from twophase.sandbox.drill.markup import append, element
 from twophase.sandbox.drill.timeline import DONE, IN_DOUBT, LATE, STEP, Mark, Timeline
 from twophase.sandbox.life import Life

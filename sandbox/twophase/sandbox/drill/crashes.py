@@ -7,13 +7,16 @@ done (`stage`), how it is judged (`check`), two processes that die (`pairs`).
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Final
 
 from twophase.contract.crashpoints import CrashPoint
 from twophase.coordinator.client import TwophaseError
 from twophase.sandbox.bank import NAMES
+from twophase.sandbox.drill.business import Business
 from twophase.sandbox.drill.journals import dies_restoring
 from twophase.sandbox.drill.stage import COORDINATOR, Stage
+from twophase.sandbox.drill.undoing import WITHIN, dies_resolving, is_of_sagas
 from twophase.sandbox.drill.values import Act, Drill
 
 _BANK: Final = NAMES[0]
@@ -28,6 +31,8 @@ _QUICK: Final = frozenset(
         CrashPoint.PARTICIPANT_AFTER_PREPARE,
         CrashPoint.PARTICIPANT_AFTER_LOCAL_COMMIT,
         CrashPoint.PARTICIPANT_AFTER_COMMIT_PREPARED,
+        CrashPoint.SAGA_AFTER_TURN,
+        CrashPoint.PARTICIPANT_AFTER_COMPENSATION,
     }
 )
 # What needs somebody else to die first, so that there is something to recover, or to settle.
@@ -68,13 +73,14 @@ _FORGETFUL: Final = {
 def dies_at(point: CrashPoint) -> Drill:
     """The drill that kills a process at one point."""
     victim = _BANK if point.value.startswith("participant.") else COORDINATOR
-    return Drill(point.value, f"{victim} dies at this point", _act_at(point, victim), (point,), point in _QUICK)
+    drill = Drill(point.value, f"{victim} dies at this point", _act_at(point, victim), (point,), point in _QUICK)
+    return replace(drill, business=Business.SAGAS, within=WITHIN) if is_of_sagas(point) else drill
 
 
 def _act_at(point: CrashPoint, victim: str) -> Act:
-    restoring = dies_restoring(point)
-    if restoring is not None:
-        return restoring
+    special = dies_restoring(point) or dies_resolving(point)
+    if special is not None:
+        return special
     if point in _AFTER_A_CRASH_AT:
         return _dies_twice(_AFTER_A_CRASH_AT[point], point)
     if point in _AT_START:

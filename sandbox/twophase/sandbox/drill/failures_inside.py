@@ -13,7 +13,10 @@ from twophase.coordinator.engine.api import DEFAULT_LIMITS
 from twophase.sandbox.drill.crowd import CROWDS
 from twophase.sandbox.drill.failure import AT_ONCE, BACK, Failure, Group
 from twophase.sandbox.drill.pairs import PAIRS, RECOVERIES
+from twophase.sandbox.drill.undoing import SAGA_PAIRS, WITHIN
 from twophase.sandbox.drill.without_postgres import WITHOUT_POSTGRES
+
+_SAGAS: Final = f"{WITHIN:g} s from its ready line, if all participants are there"
 
 INSIDE: Final = (
     # --- the coordinator ----------------------------------------------------------------------------------------------
@@ -125,8 +128,32 @@ INSIDE: Final = (
         " its turn is durable, too. What was done before is answered by the participants' ledgers and not done again."
         " Nothing is locked meanwhile; what is done so far can be seen.",
         "the restarted coordinator",
-        "3 s from its ready line, if all participants are there",
-        tuple(point.value for point in CrashPoint if point.value.startswith("saga.")),
+        _SAGAS,
+        tuple(point.value for point in CrashPoint if point.value.startswith("saga.") and "resolve" not in point.value),
+    ),
+    Failure(
+        Group.COORDINATOR,
+        "It dies while a person takes a dead letter for done",
+        "The word is recorded before anything follows from it. If it is not yet, the compensation is tried again, and"
+        " is a dead letter again if it keeps failing. If it is, the saga ends without it.",
+        "the restarted coordinator; the person, who asks again",
+        _SAGAS,
+        ("saga.before-resolve", "saga.after-resolve"),
+    ),
+    Failure(
+        Group.COORDINATOR,
+        "It is killed, frozen or stopped in order while sagas run",
+        "They stand where they are, and hold no locks. Whoever has the journal next goes on with each of them, forward"
+        " or back, as the journal and the ledgers say; one that wakes up too late is killed before.",
+        "the restarted coordinator, or the standby",
+        _SAGAS,
+        (
+            "kill the coordinator, in sagas",
+            "restart the coordinator, in sagas",
+            "freeze the coordinator, in sagas",
+            "killed, with a standby, in sagas",
+            "frozen, with a standby, in sagas",
+        ),
     ),
     # --- a participant ------------------------------------------------------------------------------------------------
     Failure(
@@ -219,6 +246,15 @@ INSIDE: Final = (
         BACK,
         tuple(drill.name for drill in WITHOUT_POSTGRES),
     ),
+    Failure(
+        Group.PARTICIPANT,
+        "It is away, or frozen, while sagas run",
+        "Its steps are sent again until the deadline; then it is asked how they ended, as soon as it answers. What it"
+        " has to undo, or to do after a pivot, waits for it. Other steps and other sagas go on.",
+        "the coordinator, when the participant is back",
+        BACK,
+        ("a participant is away, in sagas", "freeze a participant, in sagas"),
+    ),
     # --- several ------------------------------------------------------------------------------------------------------
     Failure(
         Group.BOTH,
@@ -241,6 +277,22 @@ INSIDE: Final = (
         "the restarted coordinator, as the participants come back",
         BACK,
         ("kill everything",),
+    ),
+    Failure(
+        Group.BOTH,
+        "Everything is killed while sagas run",
+        "What was started is in the journal, what was done is in the ledgers; nothing else is needed.",
+        "the restarted coordinator, as the participants come back",
+        _SAGAS,
+        ("kill everything, in sagas",),
+    ),
+    Failure(
+        Group.BOTH,
+        "The coordinator dies in a saga, and then a participant",
+        "As each of them alone. A step that is repeated answers from the ledger, and so does a compensation.",
+        "the restarted coordinator, when the participant is back",
+        BACK,
+        tuple(drill.name for drill in SAGA_PAIRS),
     ),
     Failure(
         Group.BOTH,

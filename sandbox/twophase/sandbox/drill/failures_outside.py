@@ -48,6 +48,15 @@ OUTSIDE: Final = (
         DATABASE,
         ("Postgres' answers lost",),
     ),
+    Failure(
+        Group.POSTGRES,
+        "It stops, or its answers are lost, while sagas run",
+        "A step or a compensation may be committed without the participant knowing. It is sent again, and the ledger's"
+        " key lets it happen once.",
+        "the coordinator, through the participant",
+        DATABASE,
+        ("stop Postgres at once, in sagas", "Postgres' answers lost, in sagas"),
+    ),
     # --- the network --------------------------------------------------------------------------------------------------
     Failure(
         Group.NETWORK,
@@ -90,6 +99,15 @@ OUTSIDE: Final = (
         "the coordinator, when both directions work",
         SILENT,
         ("participant does not hear", "participant is not heard", "participant's answers lost"),
+    ),
+    Failure(
+        Group.NETWORK,
+        "A participant is cut off, is heard late, or its answers are lost, while sagas run",
+        "Steps and compensations that are not answered are sent again, and happen once. A step that arrives after its"
+        " compensation meets a tombstone.",
+        "the coordinator, when it reaches the participant",
+        SILENT,
+        ("participant cut off, in sagas", "participant heard late, in sagas", "participant's answers lost, in sagas"),
     ),
     # --- the journal's disk -------------------------------------------------------------------------------------------
     Failure(
@@ -161,6 +179,6 @@ OUTSIDE: Final = (
         " the end *unknown*; never a wrong one.",
         "the coordinator, as if nothing had happened",
         "not concerned",
-        ("clients cut off", "clients in silence", "clients' answers lost"),
+        ("clients cut off", "clients in silence", "clients' answers lost", "clients' answers lost, in sagas"),
     ),
 )

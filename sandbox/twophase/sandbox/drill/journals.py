@@ -18,7 +18,7 @@ from typing import Final
 
 from twophase.contract.crashpoints import CrashPoint
 from twophase.sandbox.bank import NAMES
-from twophase.sandbox.drill.load import Told
+from twophase.sandbox.drill.business import Told
 from twophase.sandbox.drill.stage import COORDINATOR, NotHit, Stage
 from twophase.sandbox.drill.values import Act, Drill
 from twophase.sandbox.errors import ProcessFailed

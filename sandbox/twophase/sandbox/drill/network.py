@@ -16,7 +16,7 @@ from typing import Final
 from twophase.contract.crashpoints import CrashPoint
 from twophase.coordinator.client import Wait
 from twophase.sandbox.bank import NAMES
-from twophase.sandbox.drill.load import Told
+from twophase.sandbox.drill.business import Told
 from twophase.sandbox.drill.stage import NotHit, Stage
 from twophase.sandbox.drill.values import Act, Drill
 from twophase.sandbox.networks import (

@@ -18,7 +18,7 @@ _BANK: Final = NAMES[0]
 _NTH: Final = 4
 
 
-def _pair(first: CrashPoint, second: CrashPoint, about: str) -> Drill:
+def pair(first: CrashPoint, second: CrashPoint, about: str) -> Drill:
     """Under load the coordinator dies at one point, and a participant at another before or after it is back."""
 
     async def act(stage: Stage) -> None:
@@ -51,67 +51,67 @@ def _in_recovery(cause: CrashPoint, recovery: CrashPoint, second: CrashPoint, ab
 
 
 PAIRS: Final = (
-    _pair(
+    pair(
         CrashPoint.COORDINATOR_BEFORE_DECIDE,
         CrashPoint.PARTICIPANT_BEFORE_VOTE,
         "nothing is decided, and a branch is prepared whose vote nobody heard",
     ),
-    _pair(
+    pair(
         CrashPoint.COORDINATOR_BEFORE_DECIDE,
         CrashPoint.PARTICIPANT_AFTER_PREPARE,
         "nothing is decided, and the participant itself does not know that it prepared",
     ),
-    _pair(
+    pair(
         CrashPoint.COORDINATOR_BEFORE_WRITE,
         CrashPoint.PARTICIPANT_BEFORE_ROLLBACK_PREPARED,
         "the decision is lost in the writer's hands, and whoever is told of the abort dies of it",
     ),
-    _pair(
+    pair(
         CrashPoint.COORDINATOR_AFTER_WRITE,
         CrashPoint.PARTICIPANT_BEFORE_COMMIT_PREPARED,
         "the decision is durable and untold, and who is told first dies before it commits",
     ),
-    _pair(
+    pair(
         CrashPoint.COORDINATOR_AFTER_WRITE,
         CrashPoint.PARTICIPANT_AFTER_PREPARE,
         "the decision is durable and untold, and other branches are prepared and unheard",
     ),
-    _pair(
+    pair(
         CrashPoint.COORDINATOR_AFTER_DECIDE,
         CrashPoint.PARTICIPANT_AFTER_PREPARE,
         "decided, nobody told, and a participant dies with a vote in its hands",
     ),
-    _pair(
+    pair(
         CrashPoint.COORDINATOR_AFTER_DECIDE,
         CrashPoint.PARTICIPANT_AFTER_COMMIT_PREPARED,
         "recovery commits, the answer is lost: the commit is repeated, and finds no prepared branch",
     ),
-    _pair(
+    pair(
         CrashPoint.COORDINATOR_BEFORE_COMMIT,
         CrashPoint.PARTICIPANT_BEFORE_COMMIT_PREPARED,
         "the commit fails to leave, and then to arrive",
     ),
-    _pair(
+    pair(
         CrashPoint.COORDINATOR_AFTER_COMMIT,
         CrashPoint.PARTICIPANT_AFTER_COMMIT_PREPARED,
         "committed twice over, and both answers are lost",
     ),
-    _pair(
+    pair(
         CrashPoint.COORDINATOR_BEFORE_END,
         CrashPoint.PARTICIPANT_AFTER_COMMIT_PREPARED,
         "everything is applied and not written down as ended: recovery asks who has already forgotten",
     ),
-    _pair(
+    pair(
         CrashPoint.COORDINATOR_BEFORE_ABORT,
         CrashPoint.PARTICIPANT_AFTER_ROLLBACK_PREPARED,
         "the abort is repeated to a participant that has rolled back and forgotten it",
     ),
-    _pair(
+    pair(
         CrashPoint.COORDINATOR_AFTER_ABORT,
         CrashPoint.PARTICIPANT_BEFORE_TOMBSTONE,
         "the participant dies before it barred a branch that may still arrive",
     ),
-    _pair(
+    pair(
         CrashPoint.COORDINATOR_BEFORE_APPLY,
         CrashPoint.PARTICIPANT_AFTER_LOCAL_COMMIT,
         "delegated twice: to one that never heard of it, and to one that did it and could not say so",

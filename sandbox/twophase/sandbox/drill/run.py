@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any, Final
 
 from twophase.contract.crashpoints import CrashPoint
-from twophase.sandbox.drill.load import Told
+from twophase.sandbox.drill.business import Told
 from twophase.sandbox.drill.setting import Setting
 from twophase.sandbox.drill.stage import NotHit, Skipped, Stage, Violated
 from twophase.sandbox.drill.timeline import Timeline
@@ -22,8 +22,6 @@ from twophase.sandbox.drill.values import Drill
 from twophase.sandbox.errors import SandboxError
 
 _WARM_UP: Final = 0.3
-# Seconds. Recovery is a matter of seconds on any machine; what takes longer waited for something it should not.
-_RECOVERED_WITHIN: Final = 10.0
 
 
 class Verdict(Enum):
@@ -153,7 +151,7 @@ async def _run(stage: Stage, drill: Drill, seed: int) -> Outcome:
     wrong: list[str] = []
     skipped = ""
     async with stage.recording():
-        async with stage.load(seed) as load:
+        async with stage.load(seed, drill.business) as load:
             await _some_load()
             try:
                 await drill.act(stage)
@@ -168,12 +166,12 @@ async def _run(stage: Stage, drill: Drill, seed: int) -> Outcome:
             await stage.disarm()
             await _some_load()
         await load.settle(stage.system.address)
-        await stage.rest()
+        wrong.extend(await stage.rest())
         timeline = stage.recorder.timeline(load.record.answers)
     wrong.extend(stage.verdict(load))
     recovery = max(stage.recoveries[measured:], default=None)
-    if recovery is not None and recovery > _RECOVERED_WITHIN * 1000:
-        wrong.append(f"late: branches were in doubt for {recovery:.0f} ms, more than {_RECOVERED_WITHIN:g} s")
+    if recovery is not None and recovery > drill.within * 1000:
+        wrong.append(f"late: something of before was in doubt for {recovery:.0f} ms, more than {drill.within:g} s")
     outside = await stage.outside_verdict()
     stage.forget()
     return Outcome(

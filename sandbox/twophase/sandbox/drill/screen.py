@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from twophase.sandbox.drill.load import Told
+from twophase.sandbox.drill.business import Told
 from twophase.sandbox.drill.run import Outcome, Report, Verdict
 from twophase.sandbox.drill.values import Drill
 from twophase.sandbox.system import System

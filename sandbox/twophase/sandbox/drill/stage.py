@@ -17,12 +17,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from twophase.contract.crashpoints import VARIABLE, CrashPoint
-from twophase.coordinator.client import AsyncClient
+from twophase.coordinator.client import AsyncClient, Protocol
 from twophase.sandbox.bank import CLUSTERS, EMPTY, FILL, NAMES, SCHEMA
 from twophase.sandbox.drill import outside
+from twophase.sandbox.drill.business import Business
 from twophase.sandbox.drill.check import prepared, read_books, violations
 from twophase.sandbox.drill.load import Load
 from twophase.sandbox.drill.timeline import DONE, IN_DOUBT, RECOVERY, Recorder
+from twophase.sandbox.drill.work import work_of
 from twophase.sandbox.errors import ProcessFailed, SandboxError
 from twophase.sandbox.life import Life
 from twophase.sandbox.networks import WHOLE, Network
@@ -77,6 +79,7 @@ class Stage:
     recorder: Recorder = field(default_factory=Recorder)
     _running: Load | None = None
     _front: Proxy | None = None
+    _business: Business = Business.TRANSFERS
     _horizons_before: list[Any] = field(default_factory=list)
 
     @property
@@ -114,10 +117,12 @@ class Stage:
             yield
 
     @contextlib.asynccontextmanager
-    async def load(self, seed: int) -> AsyncIterator[Load]:
+    async def load(self, seed: int, business: Business = Business.TRANSFERS) -> AsyncIterator[Load]:
         """Clients at work while the block runs; at its end everyone gets an answer, if there is one."""
         async with self.system.proxy_to_coordinator() as self._front:
-            load = self._running = Load(self._front.address, clients=self.clients, seed=seed)
+            self._business = business
+            work = work_of(business, seed)
+            load = self._running = Load(self._front.address, clients=self.clients, seed=seed, work=work)
             sending = asyncio.create_task(load.run())
             try:
                 yield load
@@ -186,10 +191,12 @@ class Stage:
         await self.measure()
 
     async def measure(self) -> None:
-        """How long it takes until what is prepared now is not prepared any more, in milliseconds."""
+        """How long it takes until what is prepared now is not prepared any more, and the sagas of now have ended, in
+        milliseconds.
+        """
         started = time.monotonic()
         self.recorder.watch(RECOVERY, IN_DOUBT)
-        await asyncio.gather(*(asyncio.to_thread(self._until_gone, bank) for bank in NAMES))
+        await asyncio.gather(*(asyncio.to_thread(self._until_gone, bank) for bank in NAMES), self._until_ended())
         self.recorder.watch(RECOVERY, DONE)
         self.recoveries.append((time.monotonic() - started) * 1000)
 
@@ -220,13 +227,17 @@ class Stage:
         async with AsyncClient(self.system.address, timeout=within) as client:
             await client.register(name, address)
 
-    async def rest(self) -> None:
-        """Waits until no branch is prepared anywhere; what stays is for the checker to find."""
+    async def rest(self) -> tuple[str, ...]:
+        """Waits until no branch is prepared anywhere, and no saga under way. Branches that stay are for the checker to
+        find; the sagas that do are returned, in words.
+        """
+        stuck = tuple(f"R8: saga {txid} has not ended" for txid in sorted(await self._until_ended()))
         end = time.monotonic() + _REST_SECONDS
         for bank in NAMES:
             with self.system.connect(bank) as connection:
                 while prepared(connection) and time.monotonic() < end:  # noqa: ASYNC110 - a database tells nobody
                     await asyncio.sleep(_POLL)
+        return stuck
 
     def verdict(self, load: Load) -> tuple[str, ...]:
         """What the checker finds, with the system at rest."""
@@ -273,6 +284,23 @@ class Stage:
             with self.system.connect(bank) as connection:
                 found += connection.execute("SELECT epoch::text, sequence FROM twophase.horizon ORDER BY 1").fetchall()
         return found
+
+    async def sagas_under_way(self, client: AsyncClient) -> set[str]:
+        """Those that have begun and not ended, as the coordinator says."""
+        under_way = client.transactions(unfinished_only=True)
+        return {each.txid async for each in under_way if each.protocol is Protocol.SAGA}
+
+    async def _until_ended(self) -> set[str]:
+        """Waits until the sagas of now have ended; returns those that have not."""
+        if self._business is not Business.SAGAS:
+            return set()
+        end = time.monotonic() + _REST_SECONDS
+        async with AsyncClient(self.system.address) as client:
+            before = await self.sagas_under_way(client)
+            while before and time.monotonic() < end:
+                await asyncio.sleep(_POLL)
+                before &= await self.sagas_under_way(client)
+        return before
 
     def _servers(self) -> tuple[str, ...]:
         return tuple(f"Postgres {name}" for name in self.system.clusters)

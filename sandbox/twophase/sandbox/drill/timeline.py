@@ -16,7 +16,7 @@ from typing import Any, Final, LiteralString
 
 import psycopg
 
-from twophase.sandbox.drill.load import Answered, Told
+from twophase.sandbox.drill.business import Answered, Told
 from twophase.sandbox.postgres import Cluster
 
 RECOVERY: Final = "recovery"
