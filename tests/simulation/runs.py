@@ -68,7 +68,7 @@ FAILED_OVER = Setting(failing_over=True)
 """Besides, standbys that lag behind take the place of servers."""
 BUSY = Setting(seconds=4.0, clients=8, pause=0.1, copies=0.3)
 """Many clients at once, and much comes twice."""
-SLOW_DISK = Setting(sync=2.5, pause=0.2)
+SLOW_DISK = Setting(seconds=20.0, pause=0.2, sync=2.5)
 """A sync may take longer than a transaction has time."""
 SLOW_STANDBYS = Setting(standby=1.0, pause=0.3)
 """What is committed or prepared waits for a standby, and holds its locks meanwhile."""
