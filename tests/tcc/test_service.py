@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from twophase.sandbox import tcc
 from twophase.sandbox.tcc import main, store
@@ -120,6 +121,12 @@ async def test_no_is_a_vote_with_its_reason(stub: Any) -> None:
     assert (barred.vote, barred.refusal.kind) == (types_pb2.VOTE_NO, types_pb2.REFUSAL_KIND_ABORTED)
     lost = await stub.Commit(participant_pb2.CommitRequest(gid=GID))
     assert lost.outcome == participant_pb2.COMMIT_OUTCOME_LOST
+
+
+async def test_no_time_left_is_a_refusal_and_much_time_is_none(stub: Any) -> None:
+    late = await stub.Prepare(prepare(time_left=Duration(seconds=-1)))
+    assert (late.vote, late.refusal.kind) == (types_pb2.VOTE_NO, types_pb2.REFUSAL_KIND_DEADLINE)
+    assert (await stub.Prepare(prepare(time_left=Duration(seconds=2**62)))).vote == types_pb2.VOTE_YES
 
 
 async def test_what_only_reads_votes_so(stub: Any) -> None:

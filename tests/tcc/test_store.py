@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twophase.sandbox.tcc import ledger
+from twophase.sandbox.tcc import store as store_module
 from twophase.sandbox.tcc.ledger import Row
 from twophase.sandbox.tcc.names import Gid, gid_of
 from twophase.sandbox.tcc.store import DEEDS, MOMENTS, Forgotten, ReadOnly, Store, StoreUnusable, Work
@@ -131,6 +132,13 @@ def test_what_is_reserved_may_come_back_and_what_is_sold_does_not(store: Store) 
         (participant_pb2.BranchOperation(name="book", payload=types_pb2.Payload(json="[]")), "INVALID_PAYLOAD"),
         (participant_pb2.BranchOperation(name="book"), "INVALID_PAYLOAD"),
         (operation(reference="b", category="moon", seats=1), "NO_SUCH_CATEGORY"),
+        (operation(reference="\ud800", category="stalls", seats=1), "INVALID_PAYLOAD"),
+        (operation(reference="b", category="\ud800", seats=1), "NO_SUCH_CATEGORY"),
+        (
+            participant_pb2.BranchOperation(name="book", payload=types_pb2.Payload(json="[" * 100_000)),
+            "INVALID_PAYLOAD",
+        ),
+        (operation("availability", category="moon"), "NO_SUCH_CATEGORY"),
         (operation("paint"), "UNKNOWN_OPERATION"),
     ],
 )
@@ -165,6 +173,14 @@ def test_one_writer_sells_at_once_and_a_final_refusal_is_a_row(store: Store, pat
     refused = store.apply(work(name(2), 50))
     assert state(refused) == "refused"
     assert refused == store.apply(work(name(2), 50)) == store.cancel(name(2), "work", DELEGATED)
+
+
+def test_a_branch_that_is_refused_leaves_nothing_of_what_it_began(store: Store, path: Path) -> None:
+    good, wrong = work(name(1), 2).operations[0], work(name(1), 50).operations[0]
+    both = Work(name(1), (good, wrong), time.monotonic() + 60)
+    assert refusal(store.reserve(both)).code == "SOLD_OUT"
+    assert state(store.apply(both)) == "refused"
+    assert house(path) == (SEATS, 0, 0)
 
 
 def test_work_that_must_succeed_is_never_refused_for_good(store: Store) -> None:
@@ -268,6 +284,22 @@ def test_the_identity_is_kept_with_the_data(path: Path, tmp_path: Path) -> None:
 def test_every_commit_is_synced(store: Store) -> None:
     full = 2  # https://www.sqlite.org/pragma.html#pragma_synchronous
     assert store._db.execute("PRAGMA synchronous").fetchone() == (full,)
+
+
+def test_a_file_that_another_program_reads_is_refused_until_that_is_over(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_BUSY_SECONDS", 0.01)
+    opened = Store(path, {"stalls": SEATS})
+    opened.reserve(work(name(1)))
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM category").fetchall()
+    with pytest.raises(StoreUnusable, match="being read"):
+        Store(path, {})
+    reader.close()
+    Store(path, {}).close()
+    opened.close()
 
 
 def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:

@@ -272,7 +272,7 @@ def _work(
 
 def _until(request: participant_pb2.PrepareRequest | participant_pb2.ApplyRequest) -> float:
     """The deadline by this process' monotonic clock. It runs while the work waits for its turn."""
-    left = request.time_left.ToTimedelta().total_seconds() if request.HasField("time_left") else _LONGEST
+    left = request.time_left.seconds + request.time_left.nanos / 1e9 if request.HasField("time_left") else _LONGEST
     return time.monotonic() + min(left, _LONGEST)
 
 

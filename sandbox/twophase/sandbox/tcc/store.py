@@ -255,6 +255,15 @@ class Store:
 
 def _open(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        _set_up(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _set_up(db: sqlite3.Connection, path: Path) -> None:
     db.execute("PRAGMA journal_mode = WAL")
     # Every commit is on the disk before it is answered: a vote is a promise over any crash.
     db.execute("PRAGMA synchronous = FULL")
@@ -263,7 +272,6 @@ def _open(path: Path) -> sqlite3.Connection:
     if busy:
         raise StoreUnusable(f"{path} is being read by another program; close that, and start again")
     db.executescript(ledger.SCHEMA + theatre.SCHEMA)
-    return db
 
 
 def _forgotten(gid: Gid) -> Forgotten:

@@ -42,6 +42,8 @@ AVAILABILITY: Final = "availability"
 OPERATIONS: Final = (BOOK, AVAILABILITY)
 READ_ONLY: Final = frozenset({AVAILABILITY})
 
+_MOST_SEATS: Final = 1_000_000
+
 _RESERVE: Final = "UPDATE category SET free = free - :seats, reserved = reserved + :seats WHERE name = :category"
 _CONFIRM: Final = "UPDATE category SET reserved = reserved - :seats, sold = sold + :seats WHERE name = :category"
 _CANCEL: Final = "UPDATE category SET reserved = reserved - :seats, free = free + :seats WHERE name = :category"
@@ -126,10 +128,12 @@ def _move(db: sqlite3.Connection, gid: str, how: str) -> None:
 
 
 def _category(db: sqlite3.Connection, name: str) -> tuple[str, int, int, int]:
-    row = db.execute("SELECT name, free, reserved, sold FROM category WHERE name = ?", [name]).fetchone()
+    query = "SELECT name, free, reserved, sold FROM category WHERE name = ?"
+    # What is unprintable may be half a character, which no text holds.
+    row = db.execute(query, [name]).fetchone() if name.isprintable() else None
     if row is None:
         kind = types_pb2.REFUSAL_KIND_BUSINESS
-        raise Refused(kind, "NO_SUCH_CATEGORY", f"the house has no category {name[:60]!r}", retryable=False)
+        raise Refused(kind, "NO_SUCH_CATEGORY", f"the house has no category {name[:60]!a}", retryable=False)
     return row[0], row[1], row[2], row[3]
 
 
@@ -137,15 +141,15 @@ def _booking(payload: types_pb2.Payload) -> _Booking:
     match _fields(payload):
         # JSON's true is an int of Python's.
         case {"reference": str(reference), "category": str(category), "seats": int(seats)} if type(seats) is int:
-            if 0 < seats <= 1_000_000:
+            if reference.isprintable() and 0 < seats <= _MOST_SEATS:
                 return _Booking(reference, category, seats)
-    raise _misfit("a reference, a category and a number of seats, at least 1")
+    raise _misfit("a printable reference, a category and a number of seats, at least 1")
 
 
 def _fields(payload: types_pb2.Payload) -> dict[str, Any]:
     try:
         content = json.loads(payload.json)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _misfit("a JSON document") from None
     if not isinstance(content, dict):
         raise _misfit("a JSON object")
