@@ -15,7 +15,7 @@ import pytest
 
 from twophase.sandbox.bank import NAMES, Movement
 from twophase.sandbox.drill.box_office import CATEGORIES, BoxOffice, Purchase
-from twophase.sandbox.drill.load import Told, Transfer
+from twophase.sandbox.drill.business import Told, Transfer
 from twophase.sandbox.tcc.names import Gid, gid_of
 from twophase.sandbox.tcc.store import Store, Work
 from twophase.v1 import participant_pb2, types_pb2
