@@ -15,8 +15,10 @@ from twophase.sandbox.system import Service, System
 ROOT = Path(__file__).parents[2]
 PAGES = ("operations.md", "running.md", "journal.md")
 RUNBOOK = "\n".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in PAGES)
+TXID = "00000001-67ee1e35-00000000000d"
 COMMANDS = sorted(set(re.findall(r"^(?:\$ )?twophase ([a-z].*)$", RUNBOOK, re.MULTILINE)))
-VERBS = ("doctor", "indoubt", "tx show", "tx list", "journal inspect", "serve")
+LOOKING = ("doctor", "indoubt", "tx show", "tx list", "journal inspect", "saga dead list")
+VERBS = (*LOOKING, "serve", "saga dead resolve")
 
 
 async def twophase(*arguments: str) -> tuple[int, str]:
@@ -37,7 +39,7 @@ def verb_of(command: str) -> str:
 
 
 def test_the_runbook_shows_every_verb_that_looks() -> None:
-    assert {verb_of(command) for command in COMMANDS} >= {"doctor", "indoubt", "tx show", "tx list", "journal inspect"}
+    assert {verb_of(command) for command in COMMANDS} >= set(LOOKING)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -67,6 +69,10 @@ async def test_the_runbooks_commands_run() -> None:
         assert found.splitlines()[-1].startswith("0 problems")
         assert (await twophase("tx", "list", "--unfinished", *there))[0] == 0
         assert (await twophase("tx", "list", "--heuristic", *there))[0] == 0
+        assert await twophase("saga", "dead", "list", *there) == (0, "there is no dead letter\n")
+        code, said = await twophase("saga", "dead", "resolve", TXID, "s", "--reason", "put back by hand", *there)
+        assert code == 1
+        assert "no dead letter" in said
         code, said = await twophase("tx", "show", "order/try-9", *there)
         assert code != 0
         assert "does not mean that it was aborted" in said

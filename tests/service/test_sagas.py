@@ -94,11 +94,15 @@ UNDONE = {"turned": True, "committed": False}
         ({"endings": {0: Ending.APPLIED}, "resolved": BY_HAND_AT_1}, (APPLIED, RESOLVED, WORKING)),
         (
             {"endings": {0: Ending.APPLIED, 1: Ending.REFUSED}, "compensated": {0: False, 2: True}, **UNDONE},
-            (COMPENSATED, REFUSED, COMPENSATED),
+            (COMPENSATED, REFUSED, ABORTED),
         ),
+        # What only reads was done, and there is nothing to undo.
+        ({"endings": {0: Ending.APPLIED}, "compensated": {0: True}, **UNDONE}, (COMPENSATED, WORKING, WAITING)),
+        # It was not known to be done, and proved to be.
+        ({"compensated": {0: False}, **UNDONE}, (COMPENSATED, WAITING, WAITING)),
         (
             {"endings": {0: Ending.APPLIED, 1: Ending.APPLIED}, "dead": DEAD_AT_1, "compensated": {2: True}, **UNDONE},
-            (APPLIED, DEAD, COMPENSATED),
+            (APPLIED, DEAD, ABORTED),
         ),
         ({"resolved": BY_HAND_AT_1, "ended": True, **UNDONE}, (COMPENSATED, RESOLVED, COMPENSATED)),
         ({"ended": True, "committed": True}, (APPLIED, APPLIED, APPLIED)),
@@ -131,6 +135,7 @@ async def test_what_happened_to_a_saga_is_told_with_its_steps(service: Served) -
     assert (done.kind, done.step, done.state) == (pb.EVENT_KIND_FINISHED, "reserve", APPLIED)
     assert (turned.kind, [one.code for one in turned.refusals]) == (pb.EVENT_KIND_TURNED, ["BUSINESS"])
     assert (undone.kind, undone.step, undone.participant) == (pb.EVENT_KIND_COMPENSATED, "send", "delivery")
+    assert [undone.state, stranger.state] == [ABORTED, COMPENSATED]
     assert (dead.kind, dead.step, dead.refusals[0].message) == (pb.EVENT_KIND_DEAD_LETTER, "reserve", "broken")
     assert (resolved.kind, resolved.step) == (pb.EVENT_KIND_RESOLVED, "reserve")
     assert (resolved.actor, resolved.reason) == ("ada", "put back by hand")

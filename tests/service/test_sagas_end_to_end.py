@@ -95,7 +95,7 @@ async def test_a_saga_that_is_undone_is_raised_read_and_final_for_its_attempt(
 
     assert (caught.value.code, caught.value.pending) == ("NO_FUNDS", ())
     assert (read.outcome, read.applied) == (Outcome.COMPENSATED, True)
-    assert [one.state for one in read.branches] == ["COMPENSATED", "REFUSED", "COMPENSATED"]
+    assert [one.state for one in read.branches] == ["COMPENSATED", "REFUSED", "ABORTED"]
     kinds = [event.kind for event in read.events]
     assert "TURNED" in kinds
     assert (kinds[-1], read.events[-1].outcome) == ("ENDED", Outcome.COMPENSATED)

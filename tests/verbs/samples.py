@@ -102,14 +102,14 @@ def compensated(number: int = 3, request: str = "order/1044", **changes: Any) ->
         "branches": [
             step(number, 0, "reserve", "inventory.reserve", "COMPENSATED"),
             step(number, 1, "pay", "payment.charge", "REFUSED"),
-            step(number, 2, "send", "delivery.book", "COMPENSATED"),
+            step(number, 2, "send", "delivery.book", "ABORTED"),
         ],
         "events": [
             event(0, "DECIDED", decision=types_pb2.DECISION_SAGA),
             happened_at(5, "FINISHED", "reserve", "inventory", state=pb.BRANCH_STATE_APPLIED),
             happened_at(9, "FINISHED", "pay", "payment", state=pb.BRANCH_STATE_REFUSED),
             event(11, "TURNED", refusals=[REFUSED]),
-            happened_at(14, "COMPENSATED", "send", "delivery"),
+            happened_at(14, "COMPENSATED", "send", "delivery", state=pb.BRANCH_STATE_ABORTED),
             happened_at(20, "DEAD_LETTER", "reserve", "inventory", refusals=[types_pb2.Refusal(code="X", message="y")]),
             happened_at(30, "RESOLVED", "reserve", "inventory", actor="ada", reason="put back by hand"),
             event(31, "ENDED", outcome=pb.OUTCOME_COMPENSATED),

@@ -293,7 +293,7 @@ why              NO_FUNDS: 12.00 of 19.90 (payment.charge)
 step     operation          state                           gid
 reserve  inventory.reserve  compensated                     {gid}-0000
 pay      payment.charge     refused: nothing is left of it  {gid}-0001
-send     delivery.book      compensated                     {gid}-0002
+send     delivery.book      barred: it never happens        {gid}-0002
 
 what happened on 2026-11-21, in local time:
 time           ms  what                                     at
@@ -301,7 +301,7 @@ time           ms  what                                     at
 12:03:04.517   +5  done                                     reserve at inventory
 12:03:04.521   +9  refused: nothing is left of it           pay at payment
 12:03:04.523  +11  turned: from here it goes back
-12:03:04.526  +14  compensated                              send at delivery
+12:03:04.526  +14  barred: it never happens                 send at delivery
 12:03:04.532  +20  became a dead letter: X: y               reserve at inventory
 12:03:04.542  +30  taken for done by ada: put back by hand  reserve at inventory
 12:03:04.543  +31  over: compensated"""

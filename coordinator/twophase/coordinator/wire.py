@@ -137,9 +137,10 @@ def _event(happening: Happening, record: TransactionRecord, journal_id: str) -> 
         case Turned(reasons=why):
             message.kind = coordinator_pb2.EVENT_KIND_TURNED
             message.refusals.extend(refusal(reason) for reason in why)
-        case Compensated(txid, branch):
+        case Compensated(txid, branch, empty):
             message.kind = coordinator_pb2.EVENT_KIND_COMPENSATED
             message.gid, message.participant = str(Gid(journal_id, txid, branch)), _participant(record, branch)
+            message.state = _undone_state(record.endings.get(branch), empty=empty)
         case DeadLettered(txid, branch, _, why):
             message.kind = coordinator_pb2.EVENT_KIND_DEAD_LETTER
             message.gid, message.participant = str(Gid(journal_id, txid, branch)), _participant(record, branch)
@@ -298,12 +299,18 @@ def _saga_state(record: TransactionRecord, number: int) -> coordinator_pb2.Branc
     if ending is not None and ending is not Ending.APPLIED:
         return _done_state(ending)
     if number in record.compensated or (record.ended and not record.committed):
-        return coordinator_pb2.BRANCH_STATE_COMPENSATED
+        return _undone_state(ending, empty=record.compensated.get(number, False))
     if ending is Ending.APPLIED or record.ended:
         return coordinator_pb2.BRANCH_STATE_APPLIED
     after = record.definition.steps[number].after if record.definition is not None else ()
     done = all(record.endings.get(each) is Ending.APPLIED or each in record.resolved for each in after)
     return coordinator_pb2.BRANCH_STATE_WORKING if done else coordinator_pb2.BRANCH_STATE_WAITING
+
+
+def _undone_state(ending: Ending | None, *, empty: bool) -> coordinator_pb2.BranchState.ValueType:
+    """How a step stands after its compensation; nothing to undo of one that is not known to be done: it never was."""
+    never = empty and ending is not Ending.APPLIED
+    return coordinator_pb2.BRANCH_STATE_ABORTED if never else coordinator_pb2.BRANCH_STATE_COMPENSATED
 
 
 def _done_state(ending: Ending) -> coordinator_pb2.BranchState.ValueType:

@@ -162,7 +162,7 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     EVENT_KIND_TURNED: _EventKind.ValueType  # 6
     """A saga turned: from here on it is undone."""
     EVENT_KIND_COMPENSATED: _EventKind.ValueType  # 7
-    """A saga's step is compensated, or there was nothing to undo."""
+    """A saga's step is compensated; or, with state ABORTED, it was never done, and is barred."""
     EVENT_KIND_DEAD_LETTER: _EventKind.ValueType  # 8
     """A compensation, or a step after the pivot, became a dead letter."""
     EVENT_KIND_RESOLVED: _EventKind.ValueType  # 9
@@ -186,7 +186,7 @@ EVENT_KIND_ENDED: EventKind.ValueType  # 5
 EVENT_KIND_TURNED: EventKind.ValueType  # 6
 """A saga turned: from here on it is undone."""
 EVENT_KIND_COMPENSATED: EventKind.ValueType  # 7
-"""A saga's step is compensated, or there was nothing to undo."""
+"""A saga's step is compensated; or, with state ABORTED, it was never done, and is barred."""
 EVENT_KIND_DEAD_LETTER: EventKind.ValueType  # 8
 """A compensation, or a step after the pivot, became a dead letter."""
 EVENT_KIND_RESOLVED: EventKind.ValueType  # 9
@@ -218,7 +218,7 @@ class _BranchStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BranchSta
     BRANCH_STATE_WAITING: _BranchState.ValueType  # 8
     """A saga's step that has not begun: those before it are not done yet."""
     BRANCH_STATE_COMPENSATED: _BranchState.ValueType  # 9
-    """A saga's step that is compensated, or was found to have nothing to undo."""
+    """A saga's step that was done and is compensated. One that was never done, and is barred, is ABORTED."""
     BRANCH_STATE_DEAD_LETTER: _BranchState.ValueType  # 10
     """A saga's step of which the work or the compensation is a dead letter."""
     BRANCH_STATE_RESOLVED: _BranchState.ValueType  # 11
@@ -246,7 +246,7 @@ BRANCH_STATE_HEURISTIC: BranchState.ValueType  # 7
 BRANCH_STATE_WAITING: BranchState.ValueType  # 8
 """A saga's step that has not begun: those before it are not done yet."""
 BRANCH_STATE_COMPENSATED: BranchState.ValueType  # 9
-"""A saga's step that is compensated, or was found to have nothing to undo."""
+"""A saga's step that was done and is compensated. One that was never done, and is barred, is ABORTED."""
 BRANCH_STATE_DEAD_LETTER: BranchState.ValueType  # 10
 """A saga's step of which the work or the compensation is a dead letter."""
 BRANCH_STATE_RESOLVED: BranchState.ValueType  # 11
@@ -1191,7 +1191,7 @@ class TransactionEvent(_message.Message):
     decision: _types_pb2.Decision.ValueType
     """The decision; for DECIDED."""
     state: Global___BranchState.ValueType
-    """How the branch ended; for FINISHED."""
+    """How the branch ended; for FINISHED and COMPENSATED."""
     outcome: Global___Outcome.ValueType
     """OUTCOME_COMMITTED, OUTCOME_ABORTED or OUTCOME_COMPENSATED; for ENDED."""
     step: _builtins.str

@@ -135,8 +135,9 @@ class Event:
 
     `kind` is the name of `twophase.v1.EventKind` without prefix: BEGUN, VOTED, DECIDED, FINISHED, ENDED, and of sagas
     TURNED, COMPENSATED, DEAD_LETTER, RESOLVED. `vote`, `decision` and `state` are names of the contract's enums, too,
-    and empty where they do not concern the kind: `vote` is UNSPECIFIED for a vote that was lost. `outcome` is None but
-    for ENDED. `step` is a saga's; `actor` and `reason` say who resolved a dead letter, and why.
+    and empty where they do not concern the kind: `vote` is UNSPECIFIED for a vote that was lost, `state` is ABORTED for
+    a step whose compensation found that it was never done. `outcome` is None but for ENDED. `step` is a saga's;
+    `actor` and `reason` say who resolved a dead letter, and why.
     """
 
     position: int
@@ -181,6 +182,9 @@ _OUTCOMES = {
     coordinator_pb2.OUTCOME_PENDING: Outcome.PENDING,
     coordinator_pb2.OUTCOME_NOT_SEEN: Outcome.NOT_SEEN,
 }
+
+
+_WITH_STATE = frozenset({"FINISHED", "COMPENSATED"})
 
 
 def outcome_of(number: coordinator_pb2.Outcome.ValueType) -> Outcome:
@@ -255,7 +259,7 @@ def _event_of(message: coordinator_pb2.TransactionEvent) -> Event:
         participant=message.participant,
         vote=name_of(types_pb2.Vote, message.vote, "VOTE_") if kind == "VOTED" else "",
         decision=name_of(types_pb2.Decision, message.decision, "DECISION_") if kind == "DECIDED" else "",
-        state=name_of(coordinator_pb2.BranchState, message.state, "BRANCH_STATE_") if kind == "FINISHED" else "",
+        state=name_of(coordinator_pb2.BranchState, message.state, "BRANCH_STATE_") if kind in _WITH_STATE else "",
         outcome=outcome_of(message.outcome) if kind == "ENDED" else None,
         refusals=refusals_of(message),
         step=message.step,

@@ -72,12 +72,10 @@ def happened(event: Event) -> tuple[str, str]:
     match event.kind:
         case "DECIDED" if event.decision == "SAGA":
             return "started as a saga", ""
-        case "FINISHED":
+        case "FINISHED" | "COMPENSATED":
             return state(event.state), where
         case "TURNED":
             return "turned: from here it goes back", ""
-        case "COMPENSATED":
-            return "compensated", where
         case "DEAD_LETTER":
             last = "".join(f": {refusal.code}: {refusal.message}" for refusal in event.refusals[:1])
             return f"became a dead letter{last}", where
