@@ -33,6 +33,13 @@ SHAPES: Final[dict[str, Graph]] = {
 """By name: a name is hashed faster than a graph."""
 
 
+def shape_of(shape: Graph) -> str:
+    """A name for any other graph."""
+    name = "; ".join(f"{step.number}{'!' if step.pivot else ''} after {sorted(step.after)}" for step in shape.steps)
+    SHAPES.setdefault(name, shape)
+    return name
+
+
 class Journal(NamedTuple):
     """What the journal holds. What is not durable may be gone after a crash; what it knows of the steps is no part of
     the world, since any part of that may be lost (`saga_moves`)."""
