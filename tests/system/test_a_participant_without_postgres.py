@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 
 from fixtures.two_banks import until, until_true
-from twophase.coordinator.client import AsyncClient, CallRejected, Committed, Operation, TransactionAborted, operation
+from twophase.coordinator.client import (
+    AsyncClient,
+    CallRejected,
+    CheckResult,
+    Committed,
+    Operation,
+    TransactionAborted,
+    operation,
+)
 from twophase.sandbox.checkout.services import services
 from twophase.sandbox.processes import Program
 from twophase.sandbox.system import System
@@ -121,6 +129,8 @@ async def test_seats_and_money_together_or_neither() -> None:
         looked = await there.client.execute(operation("theatre", "availability", {"category": "stalls"}))
         assert looked.results[0].value == {"free": 5, "reserved": 0, "sold": 5}
         assert there.money() == 60
+        found = {each.participant: each for each in (await there.client.diagnose()).participants}
+        assert [check for check in found["theatre"].checks if check.result is CheckResult.PROBLEM] == []
 
 
 async def test_r1_a_vote_that_nobody_heard_is_let_go_when_the_theatre_is_back() -> None:
@@ -140,10 +150,13 @@ async def test_r1_a_vote_that_nobody_heard_is_let_go_when_the_theatre_is_back() 
 async def test_r7_a_purchase_that_is_decided_is_sold_once_whenever_the_theatre_dies(moment: str) -> None:
     async with house() as there:
         buying = await killed_at(there, moment, lambda: there.buy_and_pay("decided", 2))
+        in_doubt = {branch.participant: branch for branch in (await there.client.in_doubt()).branches}
+        assert (in_doubt["theatre"].decision, in_doubt["theatre"].observed) == ("COMMIT", False)
         await there.program.start()
         await buying
         await until(lambda: there.seats() == (8, 0, 2))
         assert there.money() == 60
+        assert not (await there.client.in_doubt()).branches
 
 
 async def test_a_reservation_is_seen_while_the_coordinator_is_away() -> None:
