@@ -12,6 +12,10 @@ from twophase.coordinator.engine.api import (
     Outcome,
     Wait,
 )
+from twophase.coordinator.journal.events import Finished
+from twophase.coordinator.journal.memory_state import Stamped
+from twophase.coordinator.protocol.decisions import Ending
+from twophase.v1 import participant_pb2 as pb
 from twophase.v1 import types_pb2
 
 
@@ -197,6 +201,27 @@ async def test_r11_a_branch_that_was_lost_is_named(world: World) -> None:
         gate.set()
         answer = await asking
     assert (answer.outcome, answer.heuristic) == (Outcome.COMMITTED, ("order",))
+
+
+async def test_r11_the_record_of_a_heuristic_outcome_outlives_the_machine(world: World) -> None:
+    """Somebody commits a branch by hand whose transaction is aborted. An abort alone would force nothing."""
+    async with world.coordinator() as engine:
+        gate = world.payment.hold("prepare")
+        asking = asyncio.create_task(engine.execute(submission("order.write=1", "payment.refuse=2")))
+        await until(lambda: bool(world.order.prepared))
+        (gid,) = world.order.prepared
+        world.order._row(gid, pb.LEDGER_OUTCOME_APPLIED, world.order.prepared.pop(gid))
+        gate.set()
+        assert (await asking).outcome is Outcome.ABORTED
+
+        def is_durable() -> bool:
+            events = [entry.event for entry in world.disk.durable if isinstance(entry, Stamped)]
+            return any(isinstance(event, Finished) and event.ending is Ending.APPLIED for event in events)
+
+        await until(is_durable)
+    async with world.coordinator(register=False) as engine:
+        (record,) = await engine.journal.heuristics()
+        assert str(record.txid) in gid
 
 
 async def test_a_vote_from_another_database_does_not_count(world: World) -> None:

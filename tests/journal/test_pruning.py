@@ -110,6 +110,25 @@ async def test_every_attempt_at_a_request_is_forgotten_alone(store: Store) -> No
     await journal.close()
 
 
+async def test_r6_an_earlier_attempt_never_answers_for_a_commit_that_is_forgotten(store: Store) -> None:
+    """Its record is kept, because its own epoch has something that has not ended."""
+    first = await store.open()
+    first.append(begun(first, 1))
+    await first.decide(propose(first, 2, ABORT, claim=request("order", 1)))
+    first.append(Ended(txid(first, 2), committed=False))
+    aborted = txid(first, 2)
+    await first.close()
+    journal = await store.open()
+    await journal.decide(propose(journal, 1, COMMIT, claim=request("order", 2)))
+    journal.append(Ended(txid(journal, 1), committed=True))
+    await end(journal, (2,))
+    store.clock.at += 2 * DAY
+    assert (await prune(store, journal)).forgotten >= 1
+    assert await journal.transaction(aborted) is not None
+    assert await journal.request("order") is None
+    await journal.close()
+
+
 @pytest.mark.parametrize("stopped_by", ["begun", "decided", "young", "late", "delegated"])
 async def test_r9_the_horizon_stops_at_the_first_that_is_not_over(store: Store, stopped_by: str) -> None:
     journal = await store.open()

@@ -167,6 +167,8 @@ class Running(Underway):
         _log.critical(
             "heuristic outcome: branch %s at %s is %s, decided was %s", self.gid(branch), where, ending.value, decision
         )
+        # It stays until a person forgets it (R11): the record must not be lost with the machine.
+        self._around.tasks.spawn(self._around.journal.flush(), name=f"keep the alarm of {self.gid(branch)}")
 
     async def _propose(self, decision: Decision) -> None:
         reach(CrashPoint.COORDINATOR_BEFORE_DECIDE)

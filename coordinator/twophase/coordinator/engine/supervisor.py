@@ -222,6 +222,7 @@ class Supervisor:
                 "heuristic outcome: branch %s at %s is %s, decided was %s",
                 *(gid, peer.name, ending.value, record.decision),
             )
+            await self._around.journal.flush()
 
     # --- what is not --------------------------------------------------------------------------------------------------
 

@@ -197,11 +197,12 @@ class State:
 
     def _forget(self, txid: Txid) -> None:
         for request_id in {request for request, attempts in self.attempts.items() if txid in {t for _, t in attempts}}:
-            self.attempts[request_id] = {attempt for attempt in self.attempts[request_id] if attempt[1] != txid}
-            if not self.attempts[request_id]:
-                del self.attempts[request_id]
+            left = {attempt for attempt in self.attempts.pop(request_id) if attempt[1] != txid}
             if self.holders.get(request_id) == txid:
+                # Without the one that was committed, the others would answer for it that it was aborted (R6).
                 del self.holders[request_id]
+            elif left:
+                self.attempts[request_id] = left
         del self.events[txid]
         self.decided.pop(txid, None)
         self.turned.discard(txid)

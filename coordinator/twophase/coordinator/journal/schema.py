@@ -184,6 +184,10 @@ RAISE_HORIZON: Final = "UPDATE epochs SET horizon = max(horizon, ?) WHERE number
 REQUESTS_IN_EVENTS: Final = "SELECT body FROM events WHERE txid = ? AND kind IN ('begun', 'decided')"
 # One attempt at a request.
 FORGET_REQUEST: Final = "DELETE FROM requests WHERE request_id = ? AND attempt = ? AND txid = ?"
+# Whether a transaction holds a request id.
+HOLDS_REQUEST: Final = "SELECT 1 FROM requests WHERE request_id = ? AND txid = ? AND holds = 1"
+# All attempts: without the one that was committed, the others would answer for it that it was aborted (R6).
+FORGET_ALL_ATTEMPTS: Final = "DELETE FROM requests WHERE request_id = ?"
 # Everything else of a transaction.
 FORGET_EVENTS: Final = "DELETE FROM events WHERE txid = ?"
 FORGET_DECISION: Final = "DELETE FROM decisions WHERE txid = ?"

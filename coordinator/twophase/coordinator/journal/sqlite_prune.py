@@ -52,7 +52,11 @@ def prune(connection: sqlite3.Connection, pruning: Pruning) -> Pruned:
         for (body,) in connection.execute(schema.REQUESTS_IN_EVENTS, (txid,)).fetchall()
         if (request := json.loads(body).get("request")) is not None
     ]
-    connection.executemany(schema.FORGET_REQUEST, requests)
+    for request_id, attempt, txid in requests:
+        if connection.execute(schema.HOLDS_REQUEST, (request_id, txid)).fetchone() is not None:
+            connection.execute(schema.FORGET_ALL_ATTEMPTS, (request_id,))
+        else:
+            connection.execute(schema.FORGET_REQUEST, (request_id, attempt, txid))
     for sql in (schema.FORGET_EVENTS, schema.FORGET_DECISION, schema.FORGET_TRANSACTION):
         connection.executemany(sql, names)
     return Pruned(planned.horizon, len(names), more=more and (planned.horizon > horizon or bool(names)))
