@@ -42,7 +42,7 @@ class TurnIsNotForced(SagaMoves):
         return kind == "saga"
 
 
-class FenceIsNotChecked(SagaMoves):
+class FencedOwnerStarts(SagaMoves):
     """The journal lets a fenced owner start its saga."""
 
     def checked(self, journal: Journal, who: int) -> Journal:
@@ -208,7 +208,7 @@ SAGA_BUGS = (
     SagaBug(
         TurnIsNotForced("line of two"), start("line of two", recoverers=1, crashes=1, failovers=1, calm=True), "R6"
     ),
-    SagaBug(FenceIsNotChecked("one"), start("one", recoverers=2, crashes=1), "R6"),
+    SagaBug(FencedOwnerStarts("one"), start("one", recoverers=2, crashes=1), "R6"),
     SagaBug(OrderIsNotKept("line of two"), start("line of two", recoverers=0), "order"),
     SagaBug(RetryIsTakenForRefusal("line of two"), start("line of two", recoverers=0), "R1"),
     SagaBug(DeadlineTurns("line of two"), start("line of two", recoverers=0), "R6"),
