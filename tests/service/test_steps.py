@@ -6,9 +6,14 @@ from collections.abc import Iterable
 
 import grpc
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.service_fakes import Served, op, request
-from twophase.coordinator.engine.api import Protocol
+from twophase.contract.status import Problem
+from twophase.coordinator.engine.api import DEFAULT_LIMITS, Call, Protocol, Rejected
+from twophase.coordinator.protocol.graph import Step, graph
+from twophase.coordinator.validation_steps import calls
 from twophase.v1 import coordinator_pb2, types_pb2
 
 Operation = types_pb2.Operation
@@ -159,3 +164,38 @@ async def test_what_is_named_is_cut_so_that_the_answer_arrives(service: Served) 
     assert (circle.reason, stranger.reason) == ("MALFORMED_STEPS", "MALFORMED_STEPS")
     assert "..." in stranger.remedy
     assert "\x1b" not in stranger.message
+
+
+NAMES = st.sampled_from(["", "a", "b", "a.reserve", "a.reserve-2", "b.reserve"])
+STEPS = st.builds(
+    step,
+    NAMES,
+    after=st.none() | st.lists(NAMES, max_size=3),
+    pivot=st.booleans(),
+    at=st.sampled_from(["a", "b"]),
+)
+
+
+def checked(operations: list[Operation]) -> tuple[Call, ...] | Problem:
+    try:
+        return calls(operations, DEFAULT_LIMITS)
+    except Rejected as rejected:
+        return rejected.problem
+
+
+@given(st.lists(STEPS, min_size=1, max_size=6))
+def test_whatever_is_asked_for_is_a_saga_or_is_refused_with_a_field(operations: list[Operation]) -> None:
+    made = checked(operations)
+    if isinstance(made, Problem):
+        assert made.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert made.field.startswith("operations[")
+        assert made.remedy
+        return
+    assert len({call.step for call in made}) == len(operations)
+    shape = graph(Step(number, frozenset(call.after), call.pivot) for number, call in enumerate(made))
+    for number, (operation, call) in enumerate(zip(operations, made, strict=True)):
+        assert call.step == operation.step or not operation.step
+        waits_for = {made[before].step for before in call.after}
+        expected = set(operation.after.steps) if operation.HasField("after") else {made[number - 1].step} - {call.step}
+        assert waits_for == (expected if number or operation.HasField("after") else set())
+        assert shape.pivot in (None, number) or operation.pivot is False
