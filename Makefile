@@ -1,6 +1,7 @@
 # make demo     sets everything up and runs a few hundred orders through four databases
 # make test     sets everything up, checks the code and runs every test
 # make drill    kills every process at every point, under load: the whole matrix, some minutes; a page in build/drills
+# make soak SAGAS=10000   sagas, a fifth of them refused, while processes are killed at random: some minutes
 # make search   every interleaving of the protocol, by exhaustive search: some minutes
 # make simulate SEEDS=100000   the whole system on virtual time, under seeds: every failure, every order
 # make lint     only the checks;  make unit  only the tests
@@ -26,7 +27,7 @@ READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
 PROTOC := $(TOOLS)/.ready
 
-.PHONY: setup demo drill search simulate test lint unit protos protos-tools baseline clean
+.PHONY: setup demo drill soak search simulate test lint unit protos protos-tools baseline clean
 .DELETE_ON_ERROR:
 
 setup: $(DEV) $(PROTOC)
@@ -70,6 +71,10 @@ demo: $(READY)
 
 drill: $(READY)
 	@$(BIN)/twophase drill --html build/drills/$$(date -u +%Y%m%dT%H%M%SZ).html $(ARGS)
+
+SAGAS ?= 10000
+soak: $(READY)
+	@$(BIN)/twophase soak --sagas $(SAGAS) $(ARGS)
 
 search: $(DEV)
 	@$(BIN)/python tests/search/report.py $(ARGS)

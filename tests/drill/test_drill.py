@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from twophase.contract.crashpoints import CrashPoint
+from twophase.sandbox.drill.business import Business
 from twophase.sandbox.drill.catalogue import catalogue
+from twophase.sandbox.drill.undoing import is_of_sagas
 
 TWOPHASE = (sys.executable, "-m", "twophase.coordinator.cli")
 
@@ -19,6 +21,14 @@ def test_every_registered_point_has_a_drill_and_names_are_unique() -> None:
     drills = catalogue()
     assert {point for drill in drills for point in drill.points} == set(CrashPoint)
     assert len({drill.name for drill in drills}) == len(drills)
+
+
+def test_what_is_reached_in_sagas_alone_is_drilled_among_sagas_and_within_their_bound() -> None:
+    among_sagas = [drill for drill in catalogue() if drill.business is Business.SAGAS]
+    drills = [drill for drill in among_sagas if any(map(is_of_sagas, drill.points))]
+    assert {point for drill in drills for point in drill.points} >= set(filter(is_of_sagas, CrashPoint))
+    assert {drill.within for drill in drills} == {3.0}
+    assert all(drill.name.endswith(", in sagas") for drill in among_sagas if drill not in drills)
 
 
 @pytest.mark.integration

@@ -20,6 +20,7 @@ from twophase.coordinator.client import (
     Outcome,
     OutcomeUnknown,
     Protocol,
+    Refusal,
     SagaCompensated,
     TransactionAborted,
     Wait,
@@ -210,6 +211,26 @@ async def test_a_saga_is_sent_once_as_it_is() -> None:
         (step.bank, verb) for step, verb in zip(saga.steps, ("sell", "look", "move", "move"), strict=True)
     ]
     assert load.record.told == {saga.name: (saga, Told.FAILED)}
+
+
+async def test_a_saga_that_has_not_begun_is_sent_again_under_the_same_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twophase.sandbox.drill.load._PAUSE", 0.0)
+    (saga,) = sagas_of(1, 1, doomed=0.0)
+    load = Load("127.0.0.1:1", clients=1, seed=1, work=iter([saga]))
+    away = Refusal("UNREACHABLE", "UNREACHABLE", "east is away", retryable=True, participant="east", operation="")
+    answers: list[Exception | None] = [CoordinatorUnavailable("away"), TransactionAborted("r", "t", 1, (away,)), None]
+    asked: list[dict[str, Any]] = []
+
+    async def execute(*operations: Any, **options: Any) -> None:
+        asked.append(options)
+        error = answers.pop(0)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(load._client, "execute", execute)
+    await load.run()
+    assert [(each["request_id"], each["attempt"]) for each in asked] == [(saga.name, 1), (saga.name, 1), (saga.name, 2)]
+    assert load.record.told == {saga.name: (saga, Told.OK)}
 
 
 async def test_in_a_pause_nobody_sends_and_everybody_goes_on_afterwards(load: Load) -> None:

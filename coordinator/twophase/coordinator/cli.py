@@ -86,6 +86,11 @@ _VERBS: Final = {
         "twophase.sandbox.drill_cli:drill",
         "sandbox",
     ),
+    "soak": _Verb(
+        "Run thousands of sagas while processes are killed at random, and check that each is done or undone, once.",
+        "twophase.sandbox.soak_cli:soak",
+        "sandbox",
+    ),
 }
 
 

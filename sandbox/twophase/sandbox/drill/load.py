@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
 from twophase.coordinator.client import (
     AsyncClient,
     CallRejected,
@@ -20,6 +22,7 @@ from twophase.coordinator.client import (
     Outcome,
     OutcomeUnknown,
     Protocol,
+    SagaCompensated,
     Step,
     TransactionAborted,
     Wait,
@@ -33,6 +36,9 @@ from twophase.sandbox.drill.transfers import Transfers
 
 _DEADLINE: Final = 5.0
 _PATIENCE: Final = 20.0
+# Seconds before a saga that could not begin is sent again.
+_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 0.3
 _SETTLE_SECONDS: Final = 20.0
 _VERBS: Final = {Movement: "move", Sale: "sell", Question: "look"}
 
@@ -125,21 +131,39 @@ class Load:
                         retries=3,
                     )
                 case Saga():
-                    # Once: a second attempt would do again what the first one undid, and nobody could tell them apart.
-                    await self._client.execute(
-                        *_steps(sent),
-                        protocol=Protocol.SAGA,
-                        wait=wait,
-                        request_id=sent.name,
-                        deadline=sent.deadline,
-                        give_up_after=_PATIENCE,
-                    )
+                    await self._run(sent, wait)
         except (TransactionAborted, CoordinatorUnavailable, CallRejected):
             return Told.FAILED
         except OutcomeUnknown as unknown:
             self._attempts[sent.name] = unknown.attempt
             return Told.UNKNOWN
         return Told.OK
+
+    async def _run(self, saga: Saga, wait: Wait) -> None:
+        """Sends a saga again only if it has not begun: a second attempt at one that is undone would do again what the
+        first one did, and nobody could tell them apart.
+        """
+        attempt = 1
+        async for retry in AsyncRetrying(
+            retry=retry_if_exception(_has_not_begun),
+            wait=wait_random_exponential(multiplier=_PAUSE, max=_LONGEST_PAUSE),
+            stop=stop_after_delay(_PATIENCE),
+            reraise=True,
+        ):
+            with retry:
+                try:
+                    await self._client.execute(
+                        *_steps(saga),
+                        protocol=Protocol.SAGA,
+                        wait=wait,
+                        request_id=saga.name,
+                        attempt=attempt,
+                        deadline=saga.deadline,
+                        give_up_after=_PATIENCE,
+                    )
+                except TransactionAborted as aborted:
+                    attempt = aborted.attempt + 1
+                    raise
 
     async def _settle(self, client: AsyncClient, name: str, sent: Transfer | Saga) -> None:
         try:
@@ -161,6 +185,16 @@ class Load:
                             await asyncio.sleep(0.05)
         except (TimeoutError, CoordinatorUnavailable):
             return
+
+
+def _has_not_begun(error: BaseException) -> bool:
+    match error:
+        case SagaCompensated():
+            return False
+        case TransactionAborted():
+            return error.retryable
+        case _:
+            return isinstance(error, CoordinatorUnavailable)
 
 
 def _operation(bank: str, deed: Deed) -> Operation:

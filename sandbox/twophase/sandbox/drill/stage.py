@@ -67,7 +67,8 @@ class Stage:
     """One running system, and the load on it. `hit` collects the points at which a process really died; `armed` holds,
     by name, how long the log of an armed process was when it was started.
 
-    While a drill runs, `running` is its load, and `front` the proxy through which its clients reach the coordinator.
+    While a drill runs, `running` is its load, `business` what that does, and `front` the proxy through which its
+    clients reach the coordinator.
     """
 
     system: System
@@ -79,7 +80,7 @@ class Stage:
     recorder: Recorder = field(default_factory=Recorder)
     _running: Load | None = None
     _front: Proxy | None = None
-    _business: Business = Business.TRANSFERS
+    business: Business = Business.TRANSFERS
     _horizons_before: list[Any] = field(default_factory=list)
 
     @property
@@ -120,7 +121,7 @@ class Stage:
     async def load(self, seed: int, business: Business = Business.TRANSFERS) -> AsyncIterator[Load]:
         """Clients at work while the block runs; at its end everyone gets an answer, if there is one."""
         async with self.system.proxy_to_coordinator() as self._front:
-            self._business = business
+            self.business = business
             work = work_of(business, seed)
             load = self._running = Load(self._front.address, clients=self.clients, seed=seed, work=work)
             sending = asyncio.create_task(load.run())
@@ -292,7 +293,7 @@ class Stage:
 
     async def _until_ended(self) -> set[str]:
         """Waits until the sagas of now have ended; returns those that have not."""
-        if self._business is not Business.SAGAS:
+        if self.business is not Business.SAGAS:
             return set()
         end = time.monotonic() + _REST_SECONDS
         async with AsyncClient(self.system.address) as client:
