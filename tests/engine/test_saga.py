@@ -359,6 +359,17 @@ async def test_a_compensation_that_keeps_failing_is_a_dead_letter_and_never_drop
     await until(lambda: world.stock.calls["compensate"] > tried)
 
 
+async def test_whoever_waits_is_told_when_a_compensation_becomes_a_dead_letter(world: World) -> None:
+    def never(_: types.Payload) -> types.Payload:
+        raise Refuse("BROKEN")
+
+    world.stock.compensations["write"] = never
+    async with world.coordinator() as engine:
+        answer = await engine.execute(saga("stock.write", "payment.refuse", deadline=60))
+
+        assert (answer.outcome, answer.applied, answer.pending) == (Outcome.COMPENSATED, False, ("stock",))
+
+
 async def test_a_dead_letter_outlives_the_coordinator(stuck: tuple[World, Engine]) -> None:
     world, engine = stuck
     await engine.journal.flush()
@@ -382,6 +393,8 @@ async def test_a_dead_letter_that_is_resolved_is_barred_recorded_and_over(stuck:
     await ended(engine)
 
     assert done == Resolution(barred=True, done=False)
+    again = await engine.resolve_dead_letter(letter.txid, letter.step, actor="bob", reason="?", even_if_away=False)
+    assert again == done
     assert await engine.dead_letters() == ()
     record = await engine.journal.transaction(letter.txid)
     assert record is not None

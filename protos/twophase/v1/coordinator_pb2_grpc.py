@@ -238,9 +238,8 @@ class CoordinatorServicer(object):
         """Takes a dead letter for done, by a person's word: the saga goes on, and what was to be done is not tried any more. Who
         said so and why is recorded. Before that the participant is asked to bar it, so that a copy under way does nothing.
 
-        May be repeated. NOT_FOUND if there is no such dead letter, or none any more: after a lost answer that says that it is
-        resolved, or done; Get tells which. FAILED_PRECONDITION if the participant cannot be reached to bar it (see
-        `even_if_away`).
+        May be repeated: of one that is resolved already nothing is recorded again. NOT_FOUND if there is no such dead letter,
+        or it was done meanwhile. FAILED_PRECONDITION if the participant cannot be reached to bar it (see `even_if_away`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -123,9 +123,8 @@ class CoordinatorStub:
     """Takes a dead letter for done, by a person's word: the saga goes on, and what was to be done is not tried any more. Who
     said so and why is recorded. Before that the participant is asked to bar it, so that a copy under way does nothing.
 
-    May be repeated. NOT_FOUND if there is no such dead letter, or none any more: after a lost answer that says that it is
-    resolved, or done; Get tells which. FAILED_PRECONDITION if the participant cannot be reached to bar it (see
-    `even_if_away`).
+    May be repeated: of one that is resolved already nothing is recorded again. NOT_FOUND if there is no such dead letter,
+    or it was done meanwhile. FAILED_PRECONDITION if the participant cannot be reached to bar it (see `even_if_away`).
     """
 
 @_typing.type_check_only
@@ -204,9 +203,8 @@ class CoordinatorAsyncStub(CoordinatorStub):
     """Takes a dead letter for done, by a person's word: the saga goes on, and what was to be done is not tried any more. Who
     said so and why is recorded. Before that the participant is asked to bar it, so that a copy under way does nothing.
 
-    May be repeated. NOT_FOUND if there is no such dead letter, or none any more: after a lost answer that says that it is
-    resolved, or done; Get tells which. FAILED_PRECONDITION if the participant cannot be reached to bar it (see
-    `even_if_away`).
+    May be repeated: of one that is resolved already nothing is recorded again. NOT_FOUND if there is no such dead letter,
+    or it was done meanwhile. FAILED_PRECONDITION if the participant cannot be reached to bar it (see `even_if_away`).
     """
 
 class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
@@ -366,9 +364,8 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         """Takes a dead letter for done, by a person's word: the saga goes on, and what was to be done is not tried any more. Who
         said so and why is recorded. Before that the participant is asked to bar it, so that a copy under way does nothing.
 
-        May be repeated. NOT_FOUND if there is no such dead letter, or none any more: after a lost answer that says that it is
-        resolved, or done; Get tells which. FAILED_PRECONDITION if the participant cannot be reached to bar it (see
-        `even_if_away`).
+        May be repeated: of one that is resolved already nothing is recorded again. NOT_FOUND if there is no such dead letter,
+        or it was done meanwhile. FAILED_PRECONDITION if the participant cannot be reached to bar it (see `even_if_away`).
         """
 
 def add_CoordinatorServicer_to_server(servicer: CoordinatorServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

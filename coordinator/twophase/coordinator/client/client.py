@@ -241,8 +241,8 @@ class AsyncClient:
         participant is asked to bar it. `actor` (1 to 128 characters) and `reason` (1 to 1000) are recorded, durably.
 
         Raises `CallRejected` if the participant is away, unless `even_if_away`: a copy that is under way may then take
-        effect later. Raises `NotFound` if there is no such dead letter (any more: after a lost answer that means that
-        it is resolved; see `get`); `InvalidRequest`, `CoordinatorUnavailable`.
+        effect later. Raises `NotFound` if there is no such dead letter, or it was done meanwhile; `InvalidRequest`,
+        `CoordinatorUnavailable`. Repeated, it records nothing again.
         """
         request = coordinator_pb2.ResolveDeadLetterRequest(
             txid=txid, step=step, actor=actor, reason=reason, even_if_away=even_if_away

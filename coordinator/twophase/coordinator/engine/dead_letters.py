@@ -9,16 +9,17 @@ from __future__ import annotations
 import logging
 
 from twophase.contract.crashpoints import CrashPoint, reach
-from twophase.contract.names import Txid
-from twophase.coordinator.engine import rejections
+from twophase.contract.names import Gid, Txid
+from twophase.coordinator.engine import messages, rejections
 from twophase.coordinator.engine.api import DeadLetter, Resolution
 from twophase.coordinator.engine.links import LinkLost
 from twophase.coordinator.engine.live import Live
 from twophase.coordinator.engine.saga import SagaUnderway
 from twophase.coordinator.engine.underway import FINISH_SECONDS, Surroundings
-from twophase.coordinator.journal.events import DeadLettered, Happening, Resolved, TransactionRecord
+from twophase.coordinator.journal.events import DeadLettered, Happening, Resolved, SagaStep, TransactionRecord
 from twophase.coordinator.journal.port import Journal
 from twophase.coordinator.protocol.decisions import Ending
+from twophase.v1 import types_pb2
 
 _log = logging.getLogger(__name__)
 
@@ -44,10 +45,14 @@ async def resolve(
 ) -> Resolution:
     """Takes the dead letter of a saga and a step for done. Raises `Rejected`; then nothing was recorded.
 
-    It is recorded before the participant bars it: a crash in between leaves who said so, and why, and whoever takes the
-    saga up has it barred. That the participant answers is made sure of first.
+    It is recorded before the participant bars it: a crash in between leaves who said so, and why. That the participant
+    answers is made sure of first. Of one that is resolved already nothing is recorded again.
     """
     txid, step = letter
+    record = await around.journal.transaction(txid)
+    number = _number_of(record, step)
+    if record is not None and number in record.resolved:
+        return _told(await _bar(around, record, number))
     running, number = await _find(live, around.journal, txid, step)
     part = running.parts[number]
     try:
@@ -60,26 +65,55 @@ async def resolve(
     await around.journal.flush()
     reach(CrashPoint.SAGA_AFTER_RESOLVE)
     _log.warning("dead letter at step %r of saga %s is resolved by %s: %s", step, txid, actor, reason)
-    ending = await running.bar(number)
+    resolved = await around.journal.transaction(txid)
+    assert resolved is not None, "it was written just now"  # noqa: S101
+    ending = await _bar(around, resolved, number)
     running.take_for_done(number)
+    return _told(ending)
+
+
+def _told(ending: Ending | None) -> Resolution:
     return Resolution(barred=ending is not None and ending is not Ending.APPLIED, done=ending is Ending.APPLIED)
+
+
+async def _bar(around: Surroundings, record: TransactionRecord, number: int) -> Ending | None:
+    """Bars the deed at its participant, or learns that it was done after all; None if nobody answered."""
+    gid = Gid(around.journal.journal_id, record.txid, number)
+    kind = types_pb2.BRANCH_KIND_COMPENSATION if record.turned else types_pb2.BRANCH_KIND_WORK
+    peer = around.peers.get(_step(record, number).participant)
+    if peer is None:
+        return None
+    try:
+        answer = await peer.link.abort(messages.bar(gid, kind), timeout=FINISH_SECONDS)
+    except LinkLost as error:
+        _log.warning("participant %s did not bar %s: %s", peer.name, gid, error)
+        return None
+    return messages.ending_in(answer) if peer.speaks_for(answer.identity) else None
 
 
 async def _find(live: Live, journal: Journal, txid: Txid, step: str) -> tuple[SagaUnderway, int]:
     record = await journal.transaction(txid)
     running = live.get(txid)
-    if record is not None and isinstance(running, SagaUnderway):
-        number = running.number_of(step)
-        if number is not None and number in record.dead:
-            return running, number
+    number = _number_of(record, step)
+    if record is not None and number in record.dead and isinstance(running, SagaUnderway):
+        return running, number
     raise rejections.no_dead_letter(str(txid), step)
 
 
-def _letter(record: TransactionRecord, number: int, history: tuple[Happening, ...]) -> DeadLetter:
-    dead = record.dead[number]
+def _number_of(record: TransactionRecord | None, step: str) -> int:
+    """The step of that name; -1 if there is none."""
+    steps = record.definition.steps if record is not None and record.definition is not None else ()
+    return next((number for number, each in enumerate(steps) if each.name == step), -1)
+
+
+def _step(record: TransactionRecord, number: int) -> SagaStep:
     if record.definition is None:
         raise ValueError(f"the record of {record.txid} does not say what saga it is")
-    step = record.definition.steps[number]
+    return record.definition.steps[number]
+
+
+def _letter(record: TransactionRecord, number: int, history: tuple[Happening, ...]) -> DeadLetter:
+    dead, step = record.dead[number], _step(record, number)
     return DeadLetter(
         txid=record.txid,
         request_id=record.request.request_id if record.request is not None else "",

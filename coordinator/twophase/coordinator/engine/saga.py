@@ -157,11 +157,6 @@ class SagaUnderway(Underway):
         """Whether it has turned: what is under way are compensations."""
         return self.state.phase is saga.Phase.BACKWARD
 
-    def number_of(self, step: str) -> int | None:
-        """The step of that name."""
-        names = (number for number, part in self.parts.items() if part.calls[0].step == step)
-        return next(names, None)
-
     def try_again(self, number: int) -> None:
         """Tries a step, or its compensation, again at once if it is waiting for that, and counts its failures anew."""
         trying = self._trying.get(number)
@@ -359,6 +354,7 @@ class SagaUnderway(Underway):
             *(self.txid, part.calls[0].step),
         )
         self._around.journal.append(facts.DeadLettered(self.txid, part.number, failures, reason))
+        self.settled.set()  # a person is waited for now: no reason to let the client wait, too
 
     def _unanswered(self, part: Part) -> None:
         self.feed(Unreached(part.number))
