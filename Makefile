@@ -2,6 +2,8 @@
 # make test     sets everything up, checks the code and runs every test
 # make drill    kills every process at every point, under load: the whole matrix, some minutes; a page in build/drills
 # make soak SAGAS=10000   sagas, a fifth of them refused, while processes are killed at random: some minutes
+# make bench    transfers, beside a hand-written loop, SQLAlchemy and DBOS: two minutes; docs/performance.md
+# make counts   what a transaction costs in messages, syncs and statements; ARGS=--write makes that the baseline
 # make search   every interleaving of the protocol, by exhaustive search: some minutes
 # make simulate SEEDS=100000   the whole system on virtual time, under seeds: every failure, every order
 # make lint     only the checks;  make unit  only the tests
@@ -27,7 +29,7 @@ READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
 PROTOC := $(TOOLS)/.ready
 
-.PHONY: setup demo drill soak search simulate test lint unit protos protos-tools baseline clean
+.PHONY: setup demo drill soak bench counts search simulate test lint unit protos protos-tools baseline clean
 .DELETE_ON_ERROR:
 
 setup: $(DEV) $(PROTOC)
@@ -52,10 +54,10 @@ $(READY): pyproject.toml constraints.txt
 # Also all that $(READY) stands for, in one go: `make test` on a fresh machine resolves once.
 $(DEV): pyproject.toml constraints.txt
 	$(make_venv)
-	@echo "installing twophase, its Postgres and the test tools into $(VENV) (once) ..."
+	@echo "installing twophase, its Postgres, the benchmark's contenders and the test tools into $(VENV) (once) ..."
 	@$(BIN)/python -c 'import sys, pip; sys.exit([int(n) for n in pip.__version__.split(".")[:2]] < [25, 1])' \
 	  || $(PIP) install --upgrade 'pip>=25.1'
-	@$(PINNED) install -e '.[sandbox]' --group dev
+	@$(PINNED) install -e '.[bench]' --group dev
 	@touch $(READY) $@
 
 $(PROTOC): $(DEV) tests/tools/protos-constraints.txt
@@ -75,6 +77,12 @@ drill: $(READY)
 SAGAS ?= 10000
 soak: $(READY)
 	@$(BIN)/twophase soak --sagas $(SAGAS) $(ARGS)
+
+bench: $(DEV)
+	@$(BIN)/twophase bench transfer $(ARGS)
+
+counts: $(DEV)
+	@$(BIN)/twophase bench counts $(ARGS)
 
 search: $(DEV)
 	@$(BIN)/python tests/search/report.py $(ARGS)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from twophase.coordinator import cli
 
-VERBS = ("serve", "tx", "indoubt", "doctor", "journal", "participant", "ledger", "demo")
+VERBS = ("serve", "tx", "indoubt", "doctor", "journal", "participant", "ledger", "demo", "drill", "bench")
 
 
 @pytest.fixture
@@ -42,6 +42,7 @@ def test_help_imports_neither_grpc_nor_a_database_nor_a_verb() -> None:
         "app(['--help'], standalone_mode=False)\n"
         "heavy = {'grpc', 'google', 'sqlite3', 'aiosqlite', 'psycopg', 'pydantic', 'tenacity'}\n"
         "heavy |= {'twophase.sandbox.cli', 'twophase.participant.cli', 'twophase.coordinator.server'}\n"
+        "heavy |= {'twophase.benchmarks.cli', 'sqlalchemy', 'dbos'}\n"
         "found = heavy.intersection(sys.modules)\n"
         "assert not found, found\n"
     )

@@ -91,6 +91,11 @@ _VERBS: Final = {
         "twophase.sandbox.soak_cli:soak",
         "sandbox",
     ),
+    "bench": _Verb(
+        "Measure what a transaction costs, beside what others need for the same.",
+        "twophase.benchmarks.cli:bench_app",
+        "bench",
+    ),
 }
 
 

@@ -106,11 +106,13 @@ async def running(
     settings: Settings,
     *,
     lock: FileLock | None = None,
+    links: GrpcLinks | None = None,
     on_failure: Callable[[BaseException], None] = end_the_process,
 ) -> AsyncIterator[Running]:
     """Starts a coordinator; leaving the block stops it: no more work is taken, what runs gets `grace` to finish.
 
-    A `lock` is the journal's, taken over from another process; without one it is taken, or the start fails.
+    A `lock` is the journal's, taken over from another process; without one it is taken, or the start fails. `links` are
+    closed at the end; whoever counts or cuts what is said to participants brings their own.
     Raises `CannotStart`. `on_failure` is called as soon as the engine cannot go on (a failed journal), and must end
     the process; what the coordinator does after it has returned is undefined.
     """
@@ -129,7 +131,7 @@ async def running(
         room = Room(Ballast(lock.journal, settings.ballast))
         journal = await _open(settings, lock, room)
         stack.push_async_callback(journal.close)
-        links = GrpcLinks()
+        links = links or GrpcLinks()
         stack.push_async_callback(links.close)
 
         engine = Engine(journal, links, limits=settings.limits)

@@ -1,0 +1,55 @@
+"""Processor time by process, from /proc: user and system time of a process, and of a Postgres server as a whole.
+
+Lives here: reading it. Must not live here: which processes there are. Where there is no /proc, nothing is told.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+_PROC: Final = Path("/proc")
+# Fields behind the command's name, which may contain anything but ends with the last parenthesis (proc(5)).
+_UTIME, _STIME, _CUTIME, _CSTIME = 11, 12, 13, 14
+
+
+def is_known() -> bool:
+    """True if this machine tells."""
+    return (_PROC / "self" / "stat").exists()
+
+
+def of_process(pid: int) -> float:
+    """Seconds of one process, all its threads included; 0 if it is gone."""
+    fields = _fields(pid)
+    return (int(fields[_UTIME]) + int(fields[_STIME])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+
+def of_family(pid: int) -> float:
+    """Seconds of a process, of its children that are there, and of those that it has waited for."""
+    fields = _fields(pid)
+    if not fields:
+        return 0.0
+    gone = (int(fields[_CUTIME]) + int(fields[_CSTIME])) / os.sysconf("SC_CLK_TCK")
+    return of_process(pid) + gone + sum(of_process(child) for child in _children(pid))
+
+
+def between(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """What each has used between two readings."""
+    return {name: round(after[name] - before[name], 2) for name in after}
+
+
+def _fields(pid: int) -> list[str]:
+    try:
+        text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return text.rpartition(")")[2].split()
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in (_PROC / str(pid) / "task" / str(pid) / "children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []

@@ -1,0 +1,242 @@
+"""The run of `twophase bench transfer`: all contenders in turn, on the same two databases, and a check after each.
+
+Lives here: the system, the order of the rounds, what is read before and after each. Must not live here: what a
+contender does (`driver`), what the figures come to (`values`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from twophase.benchmarks import cpu
+from twophase.benchmarks.audit import problems_with_ledgers, problems_with_money, wait_for_rest
+from twophase.benchmarks.bank import FILL, LEFT, NAMES, OPENING, RIGHT, SCHEMA
+from twophase.benchmarks.contenders import Contender, Places
+from twophase.benchmarks.values import Measured, Plan, Report
+from twophase.benchmarks.workload import Books, Order
+from twophase.sandbox.drill.setting import setting_of
+from twophase.sandbox.errors import ProcessFailed
+from twophase.sandbox.guardian import Guardian
+from twophase.sandbox.logs import tail_of
+from twophase.sandbox.ports import LOOPBACK
+from twophase.sandbox.processes import Program
+from twophase.sandbox.system import Service, System
+
+POSTGRES: Final = {
+    # The same for all contenders, and nothing that makes a commit less durable.
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "shared_buffers": "128MB",
+    "max_wal_size": "4GB",
+    # Both run before every round instead, so that they fall into nobody's.
+    "checkpoint_timeout": "1h",
+    "autovacuum": "off",
+}
+_DRIVER: Final = (sys.executable, "-m", "twophase.benchmarks.driver")
+_STATE: Final = "dbos"
+_SPARE: Final = 60  # connections, beside those of the clients
+_LINE_BYTES: Final = 1 << 28
+# How long a round may take beyond its time: connecting, and what is under way at its end.
+_PATIENCE: Final = 90.0
+
+Progress = Callable[[Contender, int, int], None]
+"""Is told who is measured now, with how many clients, in which round."""
+
+
+async def run_transfers(plan: Plan, guardian: Guardian, progress: Progress) -> Report:
+    """Starts everything, measures, checks. Raises `SandboxError` if a process or a server fails."""
+    connections = {key: str(2 * max(plan.clients) + _SPARE) for key in ("max_connections", "max_prepared_transactions")}
+    settings = {**POSTGRES, **connections}
+    load_before = os.getloadavg()
+    services = [Service(name, f"twophase.benchmarks.bank:{name}", SCHEMA) for name in NAMES]
+    async with System(services, postgres=settings, guardian=guardian) as system:
+        await asyncio.to_thread(_fill, system, plan.accounts)
+        run = _Run(plan, system)
+        async with run.drivers():
+            for number, clients, contender in schedule(plan):
+                progress(contender, clients, number)
+                await run.measure(contender, clients, number)
+                if run.problems:
+                    break  # the run is void: whatever else it measured would be, too
+        run.problems += await asyncio.to_thread(problems_with_ledgers, system, run.txids)
+        setting = setting_of(system)
+        setting = type(setting)(setting.started, setting.machine, {**setting.versions, **_versions()})
+    circumstances = {
+        "revision": _revision(),
+        "postgres": settings,
+        "load_average": {"before": load_before, "after": os.getloadavg()},
+    }
+    return Report(plan, setting, circumstances, run.measured, run.problems)
+
+
+def schedule(plan: Plan) -> Iterator[tuple[int, int, Contender]]:
+    """Round, clients, contender: everyone once before anyone again, and nobody always behind the same one."""
+    for number in range(plan.rounds):
+        for clients in plan.clients:
+            first = number % len(plan.contenders)
+            for contender in plan.contenders[first:] + plan.contenders[:first]:
+                yield number, clients, contender
+
+
+class _Run:
+    """The run under way: the drivers, and what has been measured and told so far."""
+
+    def __init__(self, plan: Plan, system: System) -> None:
+        self.plan = plan
+        self.system = system
+        self.measured: list[Measured] = []
+        self.problems: list[str] = []
+        self.txids: set[str] = set()
+        self._books = Books()
+        self._drivers: dict[Contender, _Driver] = {}
+
+    @contextlib.asynccontextmanager
+    async def drivers(self) -> AsyncIterator[None]:
+        """While the block runs, every contender has its process; whoever is not at work is frozen."""
+        started = await asyncio.gather(*(self._start(each) for each in self.plan.contenders))
+        self._drivers = dict(zip(self.plan.contenders, started, strict=True))
+        yield
+        await asyncio.gather(*(driver.close() for driver in started))
+
+    async def measure(self, contender: Contender, clients: int, number: int) -> None:
+        """One round, and the check after it."""
+        plan = self.plan
+        await asyncio.to_thread(_tidy, self.system)
+        order = Order(clients, plan.seconds, plan.warm_up, f"{plan.seed}/{number}/{clients}", plan.accounts)
+        driver = self._drivers[contender]
+        readings: list[dict[str, float]] = []
+
+        def read(_: str) -> None:
+            if cpu.is_known():
+                readings.append(self._cpu(driver))
+
+        told = await driver.run(order, read)
+        self._books.add(Books.from_json(told["books"]))
+        self.txids.update(told["txids"])
+        self.measured.append(
+            Measured(
+                contender,
+                clients,
+                number,
+                told["seconds"],
+                tuple(told["latencies_ms"]),
+                told["committed"],
+                told["refused"],
+                cpu.between(*readings) if readings else {},
+            )
+        )
+        where = f"after {contender} with {clients} clients: "
+        found = await asyncio.to_thread(wait_for_rest, self.system)
+        found += await asyncio.to_thread(problems_with_money, self.system, self._books)
+        self.problems += [where + problem for problem in found]
+
+    def _cpu(self, driver: _Driver) -> dict[str, float]:
+        system = self.system
+        return {
+            "clients": cpu.of_process(driver.program.pid),
+            "coordinator": cpu.of_process(system.coordinator.pid),
+            "participants": sum(cpu.of_process(program.pid) for program in system.participants.values()),
+            "postgres": sum(cpu.of_family(cluster.pid) for cluster in system.clusters.values()),
+        }
+
+    async def _start(self, contender: Contender) -> _Driver:
+        system = self.system
+        places = Places(system.dsn(LEFT), system.dsn(RIGHT), system.address, _state(contender, system))
+        program = Program(
+            f"bench-{contender}",
+            lambda listen: [contender, listen],
+            guardian=system.guardian,
+            directory=system.directory,
+            environment=places.to_environment(),
+            executable=_DRIVER,
+        )
+        await program.start()
+        reader, writer = await asyncio.open_connection(LOOPBACK, program.port, limit=_LINE_BYTES)
+        program.signal(signal.SIGSTOP)
+        return _Driver(program, reader, writer)
+
+
+class _Driver:
+    """The process of a contender's clients."""
+
+    def __init__(self, program: Program, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.program = program
+        self._reader = reader
+        self._writer = writer
+
+    async def close(self) -> None:
+        """Ends it; it holds nothing that would be lost."""
+        self._writer.close()
+        await self.program.kill()
+
+    async def run(self, order: Order, on_moment: Callable[[str], None]) -> dict[str, Any]:
+        """One round; `on_moment` is called as its time begins and as it ends. Raises `ProcessFailed`."""
+        self.program.signal(signal.SIGCONT)
+        self._writer.write(json.dumps(asdict(order)).encode() + b"\n")
+        try:
+            async with asyncio.timeout(order.warm_up + order.seconds + _PATIENCE):
+                async for line in self._reader:
+                    told: dict[str, Any] = json.loads(line)
+                    if told["at"] == "done":
+                        self.program.signal(signal.SIGSTOP)
+                        return told
+                    on_moment(told["at"])
+        except TimeoutError as error:
+            raise ProcessFailed(f"{self.program.name} has not ended its round. {tail_of(self.program.log)}") from error
+        raise ProcessFailed(f"{self.program.name} ended in its round. {tail_of(self.program.log)}")
+
+
+def _state(contender: Contender, system: System) -> str:
+    """Where DBOS keeps its state: a file beside the journal, or a database of its own on the first server."""
+    match contender:
+        case Contender.DBOS_SQLITE:
+            return f"sqlite:///{system.directory / 'dbos.sqlite'}"
+        case Contender.DBOS_POSTGRES:
+            system.cluster_of(LEFT).create_database(_STATE, owner=LEFT)
+            return system.cluster_of(LEFT).dsn(_STATE, user=LEFT)
+        case _:
+            return ""
+
+
+def _fill(system: System, accounts: int) -> None:
+    for name in NAMES:
+        with system.connect(name) as connection:
+            connection.execute(FILL, (OPENING, accounts))
+
+
+def _tidy(system: System) -> None:
+    """Every round begins alike."""
+    for name in NAMES:
+        with system.cluster_of(name).connect(name) as connection:
+            connection.execute("VACUUM ANALYZE account")
+            connection.execute("CHECKPOINT")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in ("sqlalchemy", "dbos"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def _revision() -> str | None:
+    """The commit that is measured, with a mark if it was changed since; None outside of a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own arguments
+    except FileNotFoundError:
+        return None
+    return ran.stdout.strip() or None if ran.returncode == 0 else None

@@ -1,0 +1,180 @@
+"""What a run is asked for, and what it comes to, as values.
+
+Lives here: the plan, the measurements and their medians, and the JSON object. Must not live here: measuring
+(`transfer`), tables (`screen`).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from twophase.benchmarks.contenders import ABOUT, OURS, Contender
+from twophase.sandbox.drill.setting import Setting
+
+CLIENTS: Final = (1, 16, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to measure. `seconds` and `warm_up` are of one round of one contender with so many clients."""
+
+    contenders: tuple[Contender, ...] = tuple(Contender)
+    clients: tuple[int, ...] = CLIENTS
+    rounds: int = 3
+    seconds: float = 1.5
+    warm_up: float = 0.4
+    seed: int = 1
+    accounts: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One round. `cpu` is processor seconds by process while it counted; empty where the machine does not tell."""
+
+    contender: Contender
+    clients: int
+    number: int
+    seconds: float
+    latencies_ms: tuple[float, ...]
+    committed: int
+    refused: int
+    cpu: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def throughput(self) -> float:
+        """Transfers done in a second."""
+        return len(self.latencies_ms) / self.seconds
+
+    def latency_ms(self, percent: float) -> float:
+        """A percentile (nearest rank); infinite if nothing was done in time."""
+        ordered = sorted(self.latencies_ms)
+        return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)] if ordered else math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A contender with so many clients, over all rounds: medians of the rounds' figures, and the extremes."""
+
+    contender: Contender
+    clients: int
+    rounds: tuple[Measured, ...]
+
+    @property
+    def throughput(self) -> float:
+        """A second."""
+        return statistics.median(each.throughput for each in self.rounds)
+
+    @property
+    def slowest(self) -> float:
+        """The throughput of the slowest round."""
+        return min(each.throughput for each in self.rounds)
+
+    @property
+    def fastest(self) -> float:
+        """The throughput of the fastest round."""
+        return max(each.throughput for each in self.rounds)
+
+    def latency_ms(self, percent: float) -> float:
+        """The median of the rounds' percentiles."""
+        return statistics.median(each.latency_ms(percent) for each in self.rounds)
+
+    @property
+    def refused(self) -> int:
+        """In all rounds together."""
+        return sum(each.refused for each in self.rounds)
+
+    def cpu_ms(self) -> dict[str, float]:
+        """Processor time of a transfer by process, over all rounds: milliseconds. Empty if it is not known."""
+        done = sum(len(each.latencies_ms) for each in self.rounds)
+        names = {name: None for each in self.rounds for name in each.cpu}
+        if not done:
+            return {}
+        return {name: 1000 * sum(each.cpu.get(name, 0.0) for each in self.rounds) / done for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A run. It is void if there is any problem."""
+
+    plan: Plan
+    setting: Setting
+    circumstances: Mapping[str, Any]
+    measured: Sequence[Measured]
+    problems: Sequence[str]
+
+    @property
+    def is_void(self) -> bool:
+        """True if the databases did not hold what they should, so that nothing was measured."""
+        return bool(self.problems)
+
+    def figures(self) -> list[Figures]:
+        """By number of clients, and in the order of the contenders."""
+        found = []
+        for clients in self.plan.clients:
+            for contender in self.plan.contenders:
+                rounds = tuple(each for each in self.measured if (each.contender, each.clients) == (contender, clients))
+                if rounds:
+                    found.append(Figures(contender, clients, rounds))
+        return found
+
+    def baseline_of(self, figures: Figures) -> Figures | None:
+        """The hand-written loop with as many clients, which the others are compared with."""
+        same = (each for each in self.figures() if each.clients == figures.clients)
+        return next((each for each in same if each.contender is Contender.LOOP), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that was measured, and where."""
+        return {
+            "bench": "transfer",
+            "void": self.is_void,
+            "problems": list(self.problems),
+            "setting": asdict(self.setting),
+            **self.circumstances,
+            "plan": asdict(self.plan),
+            "results": [self._result(each) for each in self.figures()],
+        }
+
+    def _result(self, figures: Figures) -> dict[str, Any]:
+        loop = self.baseline_of(figures)
+        p50, p99 = figures.latency_ms(50), figures.latency_ms(99)
+        return {
+            "contender": figures.contender,
+            "about": ABOUT[figures.contender],
+            "ours": figures.contender in OURS,
+            "clients": figures.clients,
+            "throughput": round(figures.throughput, 1),
+            "throughput_min": round(figures.slowest, 1),
+            "throughput_max": round(figures.fastest, 1),
+            "throughput_of_loop": _ratio(figures.throughput, loop.throughput) if loop else None,
+            "p50_ms": _finite(p50),
+            "p50_of_loop": _ratio(p50, loop.latency_ms(50)) if loop else None,
+            "p99_ms": _finite(p99),
+            "refused": figures.refused,
+            "cpu_ms": {name: round(value, 3) for name, value in figures.cpu_ms().items()},
+            "rounds": [
+                {
+                    "number": each.number,
+                    "seconds": round(each.seconds, 3),
+                    "in_time": len(each.latencies_ms),
+                    "committed": each.committed,
+                    "refused": each.refused,
+                    "throughput": round(each.throughput, 1),
+                    "p50_ms": _finite(each.latency_ms(50)),
+                    "p99_ms": _finite(each.latency_ms(99)),
+                    "cpu_seconds": dict(each.cpu),
+                }
+                for each in figures.rounds
+            ],
+        }
+
+
+def _ratio(value: float, of: float) -> float | None:
+    return round(value / of, 3) if of and math.isfinite(value) and math.isfinite(of) else None
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 3) if math.isfinite(value) else None
