@@ -295,6 +295,27 @@ async def test_r8_a_saga_whose_coordinator_died_in_a_compensation_is_compensated
         assert [len(each.undone) for each in world.participants.values()] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("last", ["order.write", "order.refuse"])
+async def test_r8_a_saga_that_an_older_copy_of_the_journal_knows_ends_as_it_ended(world: World, last: str) -> None:
+    """Every step answers from its ledger, whatever the copy knows of it."""
+    asked = saga("stock.write=1", "payment.write=2", last)
+    await crash_in(world, "apply", "payment", asked)
+    copy = list(world.disk.durable)
+    async with world.coordinator(register=False) as engine:
+        told = await engine.execute(asked)
+        await ended(engine)
+    world.disk.durable[:] = copy
+    async with world.coordinator(register=False) as engine:
+        await until(lambda: bool(engine.quarantine))
+        await ended(engine)
+        view = await engine.view("r-1")
+
+    assert view is not None
+    assert (view.outcome, view.applied) == (told.outcome, True)
+    assert done_at(world) == (EVERYWHERE if told.outcome is Outcome.COMMITTED else NOWHERE)
+    assert [len(each.undone) for each in world.participants.values()] <= [1, 1, 1]
+
+
 async def test_r4_what_was_not_started_durably_never_happened(world: World) -> None:
     async with world.coordinator() as engine:
         gate = asyncio.Event()
