@@ -160,6 +160,7 @@ async def test_past_the_pivot_a_refusal_is_repeated_until_it_is_done(
     async with world.coordinator() as engine:
         with caplog.at_level(logging.CRITICAL):
             answer = await engine.execute(saga(*ALL, pivot=1))
+            await ended(engine)
 
         assert answer.outcome is Outcome.COMMITTED
         assert done_at(world) == EVERYWHERE
@@ -402,6 +403,12 @@ async def test_a_dead_letter_outlives_the_coordinator(stuck: tuple[World, Engine
         await ended(after)
         assert await after.dead_letters() == ()
         assert done_at(world) == NOWHERE
+
+
+async def test_a_coordinator_that_stops_does_not_wait_for_a_dead_letter(stuck: tuple[World, Engine]) -> None:
+    _, engine = stuck
+    async with asyncio.timeout(30):
+        await engine.stop(grace=1000)
 
 
 async def test_a_dead_letter_that_is_resolved_is_barred_recorded_and_over(stuck: tuple[World, Engine]) -> None:

@@ -343,8 +343,9 @@ class Engine:
                 self._patience.discard(patience)
 
     async def _all_ended(self, within: float) -> None:
-        """Waits for the transactions under way, and for the requests of which it is not yet clear whether they are."""
-        ends = [asyncio.ensure_future(running.ended.wait()) for running in self._live]
+        """Waits for the transactions under way, and for the requests of which it is not yet clear whether they are. Not
+        for what waits for a participant that is away, or for a person: the next start goes on with it."""
+        ends = [asyncio.ensure_future(each.ended.wait()) for each in self._live if not each.settled.is_set()]
         waiting: set[asyncio.Future[Any]] = {*ends, *self._admissions.values()}
         if waiting:
             await asyncio.wait(waiting, timeout=within)
