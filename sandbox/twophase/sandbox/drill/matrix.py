@@ -18,8 +18,8 @@ _HEAD: Final = """\
 
 Everything here is tried: each row names its drills, and `twophase drill --only NAME` runs one. A drill makes the
 failure happen to real processes under load, and then holds what the clients were told against every database.
-*Measured* is the time from the ready line (or the end of the fault) until no branch of before was in doubt: median and
-longest of the row's drills. *At most* is what the constants in the code allow:
+*Measured* is the time from the ready line (or the end of the fault) until no branch of before was in doubt, and every
+saga of before had ended: median and longest of the row's drills. *At most* is what the constants in the code allow:
 
 {bounds}
 
