@@ -242,11 +242,13 @@ async def test_in_a_pause_nobody_sends_and_everybody_goes_on_afterwards(load: Lo
     sent = len(told.asked)
     assert len(load.record.answers) == sent, "nothing is under way"
     await load.probe("east", "west")
+    (saga,) = sagas_of(1, 1, doomed=0.0)
+    await load.send(saga)
     for _ in range(20):
         await asyncio.sleep(0)
-    assert len(told.asked) == sent + 1
+    assert len(told.asked) == sent + 2
     load.resume()
-    while len(told.asked) < sent + 4:
+    while len(told.asked) < sent + 5:
         await asyncio.sleep(0)
     load.stop()
     await running

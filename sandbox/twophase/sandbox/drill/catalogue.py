@@ -14,7 +14,7 @@ from twophase.sandbox.drill.network import NETWORKS
 from twophase.sandbox.drill.pairs import PAIRS, RECOVERIES
 from twophase.sandbox.drill.stops import STOPS
 from twophase.sandbox.drill.takeover import TAKEOVERS
-from twophase.sandbox.drill.undoing import IN_SAGAS, SAGA_PAIRS
+from twophase.sandbox.drill.undoing import IN_SAGAS, LATE_WORK, SAGA_PAIRS
 from twophase.sandbox.drill.values import Drill
 from twophase.sandbox.drill.without_postgres import WITHOUT_POSTGRES
 
@@ -33,5 +33,6 @@ def catalogue() -> tuple[Drill, ...]:
         *CROWDS,
         *WITHOUT_POSTGRES,
         *IN_SAGAS,
+        LATE_WORK,
         *SAGA_PAIRS,
     )

@@ -107,7 +107,12 @@ OUTSIDE: Final = (
         " compensation meets a tombstone.",
         "the coordinator, when it reaches the participant",
         SILENT,
-        ("participant cut off, in sagas", "participant heard late, in sagas", "participant's answers lost, in sagas"),
+        (
+            "participant cut off, in sagas",
+            "participant heard late, in sagas",
+            "participant's answers lost, in sagas",
+            "work comes after its compensation, in sagas",
+        ),
     ),
     # --- the journal's disk -------------------------------------------------------------------------------------------
     Failure(

@@ -89,6 +89,10 @@ class Load:
         transfer = self._probes.probe(f"{self._prefix}/{next(self._numbers)}", here, there)
         return transfer, await self._do(transfer, wait)
 
+    async def send(self, saga: Saga) -> Answered:
+        """One saga, also in a pause."""
+        return await self._do(saga, Wait.APPLIED)
+
     async def settle(self, address: str) -> None:
         """Asks the coordinator at `address` for the outcomes that are unknown, until they are known or for a while."""
         async with AsyncClient(address) as client, asyncio.TaskGroup() as group:

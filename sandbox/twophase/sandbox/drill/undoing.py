@@ -9,20 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from typing import Final
 
 from twophase.contract.crashpoints import CrashPoint
 from twophase.coordinator.client import AsyncClient, DeadLetter, TwophaseError
 from twophase.sandbox.bank import NAMES, Movement
-from twophase.sandbox.drill.business import Business, Saga
+from twophase.sandbox.drill.business import Business, Saga, SagaStep
+from twophase.sandbox.drill.chance import FORTUNE
 from twophase.sandbox.drill.network import NETWORKS
 from twophase.sandbox.drill.pairs import pair
 from twophase.sandbox.drill.stage import COORDINATOR, NotHit, Stage
 from twophase.sandbox.drill.stops import STOPS
 from twophase.sandbox.drill.takeover import TAKEOVERS
 from twophase.sandbox.drill.values import Act, Drill
+from twophase.sandbox.networks import HELD
 
 WITHIN: Final = 3.0
 """Seconds from the ready line within which a saga whose coordinator or participant died is done, or undone."""
@@ -32,6 +35,11 @@ _DYING: Final = 1.0
 _DEAD_SECONDS: Final = 15.0
 _LOCK_MS: Final = 5_000
 _POLL: Final = 0.02
+_SETTLE: Final = 0.3
+_LATE: Final = 8
+# Seconds.
+_LATE_DEADLINE: Final = 10.0
+_TURNING: Final = 5.0
 
 _POINTS: Final = frozenset(
     {
@@ -109,6 +117,45 @@ def _take_back_by_hand(stage: Stage, letter: DeadLetter) -> None:
             )
 
 
+async def _work_comes_last(stage: Stage) -> None:
+    """What was sent to a bank is held up. Sagas turn meanwhile, and undo it there by another way, before it arrives."""
+    sagas = tuple(_refused_beside(f"late/{number}") for number in range(_LATE))
+    await stage.running.pause()
+    async with stage.system.proxy_to_participant(_BANK) as proxy, asyncio.TaskGroup() as sending:
+        await proxy.set(HELD)
+        for saga in sagas:
+            sending.create_task(stage.running.send(saga))
+        await _turned(stage, sagas)
+        await stage.program(COORDINATOR).kill()
+        await stage.program(COORDINATOR).start()
+        await stage.register(_BANK, stage.program(_BANK).address)
+        await stage.measure()
+        await stage.heal(proxy)
+        await asyncio.sleep(_SETTLE)
+    stage.running.resume()
+
+
+def _refused_beside(name: str) -> Saga:
+    """One step begins at the bank, and another one elsewhere is refused at once."""
+    begun = SagaStep("take", _BANK, Movement(name, 1, Decimal(-1)), after=())
+    refused = SagaStep("refused", NAMES[1], Movement(name, 1, -FORTUNE), after=())
+    return Saga(name, (begun, refused), _LATE_DEADLINE, doomed=True)
+
+
+async def _turned(stage: Stage, sagas: Sequence[Saga]) -> None:
+    """Waits until all of them have turned. Raises `NotHit`."""
+    async with AsyncClient(stage.system.address) as client:
+        for saga in sagas:
+            end = time.monotonic() + _TURNING
+            while time.monotonic() < end:
+                found = await client.outcome(saga.name, events=True)
+                if found is not None and any(event.kind == "TURNED" for event in found.events):
+                    break
+                await asyncio.sleep(_POLL)
+            else:
+                raise NotHit(f"saga {saga.name} has not turned within {_TURNING:g} s")
+
+
 def _in_sagas(drill: Drill, *, quick: bool = False) -> Drill:
     name, about = f"{drill.name}, in sagas", f"{drill.about}, while sagas run"
     return replace(drill, name=name, about=about, quick=quick, business=Business.SAGAS)
@@ -140,6 +187,14 @@ _CHOSEN: Final = frozenset(
 
 IN_SAGAS: Final = tuple(
     _in_sagas(drill, quick=drill.name in _QUICK) for drill in (*STOPS, *TAKEOVERS, *NETWORKS) if drill.name in _CHOSEN
+)
+
+LATE_WORK: Final = Drill(
+    "work comes after its compensation, in sagas",
+    f"what was sent to {_BANK} is held up, the coordinator dies, and the next one reaches {_BANK} by another way",
+    _work_comes_last,
+    quick=True,
+    business=Business.SAGAS,
 )
 
 SAGA_PAIRS: Final = (
