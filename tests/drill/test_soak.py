@@ -6,14 +6,16 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from twophase.coordinator.client import Outcome
 from twophase.sandbox.bank import NAMES
 from twophase.sandbox.drill.business import Told
-from twophase.sandbox.drill.soak import Plan, Soaked
-from twophase.sandbox.drill.stage import COORDINATOR
+from twophase.sandbox.drill.soak import Plan, Soak, Soaked
+from twophase.sandbox.drill.stage import COORDINATOR, Stage
 from twophase.sandbox.soak_cli import lines_of
 
 TWOPHASE = (sys.executable, "-m", "twophase.coordinator.cli")
@@ -74,6 +76,22 @@ def test_what_is_wrong_is_told_first_and_fails_the_soak() -> None:
     assert not wrong.passed
     assert not soaked(outside=("money is gone",)).passed
     assert not soaked(violations=("R1: one",)).passed
+
+
+async def test_a_process_that_ends_by_itself_is_wrong_and_does_not_stop_the_soak() -> None:
+    started: list[str] = []
+
+    def program(name: str) -> SimpleNamespace:
+        async def start() -> None:
+            started.append(name)
+
+        return SimpleNamespace(is_running=name != "west" or name in started, start=start)
+
+    soak = Soak(cast("Stage", SimpleNamespace(program=program)), Plan(1, 0))
+    await soak._look_for_the_dead()
+    await soak._look_for_the_dead()
+    assert started == ["west"]
+    assert soak.wrong == ["R10: west ended by itself"]
 
 
 @pytest.mark.integration

@@ -140,7 +140,7 @@ class Soak:
         started = time.monotonic()
         async with asyncio.TaskGroup() as group:
             sending = group.create_task(load.run())
-            group.create_task(self._kill(load))
+            group.create_task(self._kill(load, sending))
             while not sending.done():
                 on_answer(len(load.record.answers), self.kills.total())
                 await asyncio.wait({sending}, timeout=_POLL * 10)
@@ -164,25 +164,29 @@ class Soak:
             setting=setting or Setting(),
         )
 
-    async def _kill(self, load: Load) -> None:
+    async def _kill(self, load: Load, sending: asyncio.Task[None]) -> None:
         for stroke in self.plan.strokes():
-            while len(load.record.answers) < stroke.answered:  # noqa: ASYNC110 - a number tells nobody
+            while len(load.record.answers) < stroke.answered:
+                await self._look_for_the_dead()
                 await asyncio.sleep(_POLL)
-            self._look_for_the_dead()
             for name in stroke.victims:
                 await self.stage.program(name).kill()
                 self.kills[name] += 1
             await asyncio.gather(*(self._start(name, away) for name, away in stroke.victims.items()))
-        self._look_for_the_dead()
+        while not sending.done():
+            await self._look_for_the_dead()
+            await asyncio.wait({sending}, timeout=_POLL)
 
     async def _start(self, name: str, away: float) -> None:
         await asyncio.sleep(away)
         await self.stage.program(name).start()
 
-    def _look_for_the_dead(self) -> None:
-        """Nobody but this module ends a process."""
-        names = (COORDINATOR, *NAMES)
-        self.wrong += [f"R10: {name} ended by itself" for name in names if not self.stage.program(name).is_running]
+    async def _look_for_the_dead(self) -> None:
+        """Nobody but this module ends a process. Whoever ended by himself is wrong, and started again all the same."""
+        for name in (COORDINATOR, *NAMES):
+            if not self.stage.program(name).is_running:
+                self.wrong.append(f"R10: {name} ended by itself")
+                await self.stage.program(name).start()
 
     async def _outcomes(self) -> Counter[Outcome]:
         async with AsyncClient(self.stage.system.address) as client:

@@ -1,7 +1,7 @@
-"""The drills of sagas: what other drills do, done while sagas go forward and back; and a person who resolves.
+"""The drills of sagas: what other drills do, done while sagas go forward and back; a person who resolves; late work.
 
-Lives here: which of them, the pairs of deaths in a saga, and the way to a dead letter. Must not live here: the sagas
-(`sagas`), single deaths (`crashes`).
+Lives here: which of them, the pairs of deaths in a saga, the way to a dead letter, and work that arrives after its
+compensation. Must not live here: the sagas of the load (`sagas`), single deaths (`crashes`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 from twophase.contract.crashpoints import CrashPoint
 from twophase.coordinator.client import AsyncClient, DeadLetter, TwophaseError
 from twophase.sandbox.bank import NAMES, Movement
-from twophase.sandbox.drill.business import Business, Saga, SagaStep
+from twophase.sandbox.drill.business import Answered, Business, Saga, SagaStep
 from twophase.sandbox.drill.chance import FORTUNE
 from twophase.sandbox.drill.network import NETWORKS
 from twophase.sandbox.drill.pairs import pair
@@ -25,7 +25,7 @@ from twophase.sandbox.drill.stage import COORDINATOR, NotHit, Stage
 from twophase.sandbox.drill.stops import STOPS
 from twophase.sandbox.drill.takeover import TAKEOVERS
 from twophase.sandbox.drill.values import Act, Drill
-from twophase.sandbox.networks import HELD
+from twophase.sandbox.networks import HELD, WHOLE
 
 WITHIN: Final = 3.0
 """Seconds from the ready line within which a saga whose coordinator or participant died is done, or undone."""
@@ -121,18 +121,22 @@ async def _work_comes_last(stage: Stage) -> None:
     """What was sent to a bank is held up. Sagas turn meanwhile, and undo it there by another way, before it arrives."""
     sagas = tuple(_refused_beside(f"late/{number}") for number in range(_LATE))
     await stage.running.pause()
-    async with stage.system.proxy_to_participant(_BANK) as proxy, asyncio.TaskGroup() as sending:
-        await proxy.set(HELD)
-        for saga in sagas:
-            sending.create_task(stage.running.send(saga))
-        await _turned(stage, sagas)
-        await stage.program(COORDINATOR).kill()
-        await stage.program(COORDINATOR).start()
-        await stage.register(_BANK, stage.program(_BANK).address)
-        await stage.measure()
-        await stage.heal(proxy)
-        await asyncio.sleep(_SETTLE)
-    stage.running.resume()
+    sending: list[asyncio.Task[Answered]] = []
+    async with stage.system.proxy_to_participant(_BANK) as proxy:
+        try:
+            await proxy.set(HELD)
+            sending = [asyncio.create_task(stage.running.send(saga)) for saga in sagas]
+            await _turned(stage, sagas)
+            await stage.program(COORDINATOR).kill()
+            await stage.program(COORDINATOR).start()
+            await stage.register(_BANK, stage.program(_BANK).address)
+            await stage.measure()
+            await stage.heal(proxy)
+            await asyncio.sleep(_SETTLE)
+        finally:
+            await proxy.set(WHOLE)
+            stage.running.resume()
+            await asyncio.gather(*sending)
 
 
 def _refused_beside(name: str) -> Saga:
