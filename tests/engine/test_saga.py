@@ -118,15 +118,22 @@ async def test_a_step_that_is_refused_too_often_is_asked_before_the_saga_turns(w
         assert done_at(world) == NOWHERE
 
 
+def time_is_up(engine: Engine) -> None:
+    """The deadline of the only saga under way passes now."""
+    (running,) = engine._live
+    running._time_is_up()
+
+
 async def test_at_the_deadline_the_steps_are_asked_and_one_that_proves_done_goes_on(world: World) -> None:
     """The answer of the last step is lost; by the time of the deadline it is applied, so nothing is undone."""
     async with world.coordinator() as engine:
         world.order.lose_answers.add("apply")
-        answer = await engine.execute(saga(*ALL, deadline=0.05))
-        if answer.outcome is Outcome.PENDING:
-            answer = await engine.execute(saga(*ALL, deadline=0.05))
+        asking = asyncio.create_task(engine.execute(saga(*ALL, deadline=60)))
+        await until(lambda: bool(world.order.applied))
+        time_is_up(engine)
 
-        assert answer.outcome is Outcome.COMMITTED
+        assert (await asking).outcome is Outcome.COMMITTED
+        assert world.order.calls["abort"] == 1
         assert done_at(world) == EVERYWHERE
 
 
@@ -136,7 +143,10 @@ async def test_at_the_deadline_one_that_cannot_be_asked_does_not_keep_the_others
     async with world.coordinator() as engine:
         world.payment.lose_answers = {"apply", "abort", "compensate"}
         gate = world.payment.hold("apply")
-        answer = await engine.execute(saga("stock.write", "payment.write", "order.write", deadline=0.05))
+        asking = asyncio.create_task(engine.execute(saga(*ALL, deadline=60)))
+        await until(lambda: world.payment.calls["apply"] == 1)
+        time_is_up(engine)
+        answer = await asking
 
         assert answer.outcome is Outcome.COMPENSATED
         assert answer.pending == ("stock", "payment")

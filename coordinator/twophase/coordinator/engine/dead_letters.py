@@ -10,16 +10,15 @@ import logging
 
 from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Gid, Txid
-from twophase.coordinator.engine import messages, rejections
+from twophase.coordinator.engine import rejections
 from twophase.coordinator.engine.api import DeadLetter, Resolution
 from twophase.coordinator.engine.links import LinkLost
 from twophase.coordinator.engine.live import Live
-from twophase.coordinator.engine.saga import SagaUnderway
+from twophase.coordinator.engine.saga import SagaUnderway, bar
 from twophase.coordinator.engine.underway import FINISH_SECONDS, Surroundings
 from twophase.coordinator.journal.events import DeadLettered, Happening, Resolved, SagaStep, TransactionRecord
 from twophase.coordinator.journal.port import Journal
 from twophase.coordinator.protocol.decisions import Ending
-from twophase.v1 import types_pb2
 
 _log = logging.getLogger(__name__)
 
@@ -45,8 +44,9 @@ async def resolve(
 ) -> Resolution:
     """Takes the dead letter of a saga and a step for done. Raises `Rejected`; then nothing was recorded.
 
-    It is recorded before the participant bars it: a crash in between leaves who said so, and why. That the participant
-    answers is made sure of first. Of one that is resolved already nothing is recorded again.
+    It is recorded before the participant bars it: a crash in between leaves who said so, and why, and whoever takes the
+    saga up has it barred. That the participant answers is made sure of first. Of one that is resolved already nothing
+    is recorded again.
     """
     txid, step = letter
     record = await around.journal.transaction(txid)
@@ -77,18 +77,11 @@ def _told(ending: Ending | None) -> Resolution:
 
 
 async def _bar(around: Surroundings, record: TransactionRecord, number: int) -> Ending | None:
-    """Bars the deed at its participant, or learns that it was done after all; None if nobody answered."""
-    gid = Gid(around.journal.journal_id, record.txid, number)
-    kind = types_pb2.BRANCH_KIND_COMPENSATION if record.turned else types_pb2.BRANCH_KIND_WORK
     peer = around.peers.get(_step(record, number).participant)
     if peer is None:
         return None
-    try:
-        answer = await peer.link.abort(messages.bar(gid, kind), timeout=FINISH_SECONDS)
-    except LinkLost as error:
-        _log.warning("participant %s did not bar %s: %s", peer.name, gid, error)
-        return None
-    return messages.ending_in(answer) if peer.speaks_for(answer.identity) else None
+    gid = Gid(around.journal.journal_id, record.txid, number)
+    return await bar(peer, gid, compensation=record.turned)
 
 
 async def _find(live: Live, journal: Journal, txid: Txid, step: str) -> tuple[SagaUnderway, int]:

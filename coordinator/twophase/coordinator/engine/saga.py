@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar, assert_never
 
 from twophase.contract.crashpoints import CrashPoint, reach
-from twophase.contract.names import Txid
+from twophase.contract.names import Gid, Txid
 from twophase.coordinator.engine import messages, reasons
 from twophase.coordinator.engine.api import Call, Outcome, Result
 from twophase.coordinator.engine.links import LinkLost
+from twophase.coordinator.engine.peers import Peer
 from twophase.coordinator.engine.policies import Policy, policy_of
 from twophase.coordinator.engine.trying import NotThisTime, Trying
 from twophase.coordinator.engine.underway import (
@@ -320,19 +321,8 @@ class SagaUnderway(Underway):
         """A person took it for done before a crash; whether it was barred then, nobody wrote down."""
         with contextlib.suppress(LinkLost):
             await self._around.peers.greet(part.peer, within=FINISH_SECONDS)
-        await self.bar(part.number)
+        await bar(part.peer, self.gid(part.number), compensation=self.goes_back)
         self.take_for_done(part.number)
-
-    async def bar(self, number: int) -> Ending | None:
-        """Bars a step, or its compensation, or learns that it was done after all; None if nobody answered."""
-        part = self.parts[number]
-        kind = types_pb2.BRANCH_KIND_COMPENSATION if self.goes_back else types_pb2.BRANCH_KIND_WORK
-        try:
-            answer = await part.peer.link.abort(messages.bar(self.gid(number), kind), timeout=FINISH_SECONDS)
-        except LinkLost as error:
-            _log.warning("participant %s did not bar %s: %s", part.peer.name, self.gid(number), error)
-            return None
-        return messages.ending_in(answer) if part.peer.speaks_for(answer.identity) else None
 
     async def _persist(self, part: Part, policy: Policy, once: Callable[[], Awaitable[T]], *, for_ever: bool) -> T:
         """Repeats what left no row, as the policy says. Raises the last `NotThisTime`."""
@@ -372,6 +362,17 @@ class SagaUnderway(Underway):
         if answer.HasField("refusal"):
             return reasons.from_refusal(answer.refusal, participant=part.peer.name)
         return reasons.barred(part.peer.name, part.calls[0].operation, ending)
+
+
+async def bar(peer: Peer, gid: Gid, *, compensation: bool) -> Ending | None:
+    """Bars a step, or its compensation, or learns that it was done after all; None if nobody answered."""
+    kind = types_pb2.BRANCH_KIND_COMPENSATION if compensation else types_pb2.BRANCH_KIND_WORK
+    try:
+        answer = await peer.link.abort(messages.bar(gid, kind), timeout=FINISH_SECONDS)
+    except LinkLost as error:
+        _log.warning("participant %s did not bar %s: %s", peer.name, gid, error)
+        return None
+    return messages.ending_in(answer) if peer.speaks_for(answer.identity) else None
 
 
 def graph_of(calls: Iterable[Call]) -> Graph:
