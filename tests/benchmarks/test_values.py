@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,3 +119,15 @@ def test_a_process_that_is_gone_has_used_nothing() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     assert cpu.of_process(child.pid) == cpu.of_family(child.pid) == 0.0
+
+
+@needs_proc
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel counts in ticks only")
+def test_many_processes_that_work_for_less_than_a_tick_are_counted() -> None:
+    brief = "import time\nend = time.process_time() + 0.004\nwhile time.process_time() < end: pass\ninput()"
+    family = cpu.of_family(os.getpid())
+    with subprocess.Popen([sys.executable, "-S", "-c", brief], stdin=subprocess.PIPE) as child:
+        while cpu.of_family(os.getpid()) - family < 0.004:
+            assert child.poll() is None
+        assert cpu.of_family(os.getpid()) != round(cpu.of_family(os.getpid()), 2)
+        child.communicate(b"\n", timeout=60)
