@@ -63,6 +63,17 @@ def test_ratios_are_of_the_loop_with_as_many_clients() -> None:
     assert json.loads(json.dumps(found, allow_nan=False))["void"] is False
 
 
+def test_the_saga_is_compared_with_the_faster_dbos() -> None:
+    both = Plan(contenders=(Contender.SAGA, Contender.DBOS_SQLITE, Contender.DBOS_POSTGRES), clients=(1, 16))
+    rounds = (
+        measured(Contender.SAGA, 300),
+        measured(Contender.DBOS_SQLITE, 50),
+        measured(Contender.DBOS_POSTGRES, 100),
+    )
+    assert Report(both, Setting(), CIRCUMSTANCES, rounds, ()).saga_of_dbos() == {16: 3.0}
+    assert Report(both, Setting(), CIRCUMSTANCES, rounds[:1], ()).saga_of_dbos() == {}
+
+
 def test_a_round_in_which_nothing_was_done_in_time_is_still_json() -> None:
     found = report(measured(Contender.LOOP, 0)).to_json()
     assert json.loads(json.dumps(found, allow_nan=False))["results"][0]["p50_ms"] is None

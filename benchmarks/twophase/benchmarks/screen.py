@@ -86,6 +86,8 @@ def show(console: Console, report: Report) -> None:
 def lines_of(report: Report) -> Iterator[str]:
     """How it was measured, in sentences."""
     plan = report.plan
+    for clients, ratio in report.saga_of_dbos().items():
+        yield f"{_clients(clients)}: the saga has {ratio:.1f} times the throughput of the faster DBOS"
     refused = sum(each.refused for each in report.figures())
     done = sum(each.committed for each in report.measured)
     yield (

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -59,10 +59,12 @@ async def run_transfers(plan: Plan, guardian: Guardian, progress: Progress) -> R
     """Starts everything, measures, checks. Raises `SandboxError` if a process or a server fails."""
     connections = {key: str(2 * max(plan.clients) + _SPARE) for key in ("max_connections", "max_prepared_transactions")}
     settings = {**POSTGRES, **connections}
-    load_before = os.getloadavg()
+    revision, load_before = await asyncio.to_thread(_revision), os.getloadavg()
     services = [Service(name, f"twophase.benchmarks.bank:{name}", SCHEMA) for name in NAMES]
     async with System(services, postgres=settings, guardian=guardian) as system:
         await asyncio.to_thread(_fill, system, plan.accounts)
+        setting = await asyncio.to_thread(setting_of, system)
+        setting = replace(setting, versions={**setting.versions, **_versions()})
         run = _Run(plan, system)
         async with run.drivers():
             for number, clients, contender in schedule(plan):
@@ -71,10 +73,8 @@ async def run_transfers(plan: Plan, guardian: Guardian, progress: Progress) -> R
                 if run.problems:
                     break  # the run is void: whatever else it measured would be, too
         run.problems += await asyncio.to_thread(problems_with_ledgers, system, run.txids)
-        setting = setting_of(system)
-        setting = type(setting)(setting.started, setting.machine, {**setting.versions, **_versions()})
     circumstances = {
-        "revision": _revision(),
+        "revision": revision,
         "postgres": settings,
         "load_average": {"before": load_before, "after": os.getloadavg()},
     }

@@ -126,6 +126,19 @@ class Report:
         same = (each for each in self.figures() if each.clients == figures.clients)
         return next((each for each in same if each.contender is Contender.LOOP), None)
 
+    def saga_of_dbos(self) -> dict[int, float]:
+        """By number of clients, how many times the faster DBOS' throughput the saga has; where both were measured."""
+        found = {}
+        for clients in self.plan.clients:
+            speeds = {each.contender: each.throughput for each in self.figures() if each.clients == clients}
+            fastest = max(
+                (speeds[name] for name in (Contender.DBOS_SQLITE, Contender.DBOS_POSTGRES) if name in speeds),
+                default=0.0,
+            )
+            if fastest and Contender.SAGA in speeds:
+                found[clients] = speeds[Contender.SAGA] / fastest
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """Everything that was measured, and where."""
         return {
@@ -135,6 +148,7 @@ class Report:
             "setting": asdict(self.setting),
             **self.circumstances,
             "plan": asdict(self.plan),
+            "saga_of_dbos": {str(clients): round(ratio, 3) for clients, ratio in self.saga_of_dbos().items()},
             "results": [self._result(each) for each in self.figures()],
         }
 
