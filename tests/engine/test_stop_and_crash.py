@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
+from fixtures.virtual_time import run_virtually
 from fixtures.world import BOTH, World, crash_while_deciding, is_applied, submission, until, until_true
 from twophase.coordinator.engine import rejections
 from twophase.coordinator.engine.api import (
     Outcome,
+    Protocol,
     Rejected,
     Wait,
     Which,
@@ -206,3 +209,25 @@ async def test_a_foreign_or_living_branch_is_left_alone(world: World) -> None:
         gate.set()
         assert (await asking).outcome is Outcome.COMMITTED
     assert set(world.order.prepared) == {foreign, "somebody else's"}
+
+
+def test_a_deadline_that_passes_after_the_end_sends_nothing(world: World) -> None:
+    """A saga that was under way is the next start's: whoever is fenced, or has closed its journal, asks nobody."""
+
+    async def whole() -> int:
+        async with world.coordinator() as engine:
+            world.payment.hold("apply")
+            steps = tuple(replace(call, step=call.participant) for call in submission(*BOTH).calls)
+            asked = replace(submission(*BOTH, deadline=5.0), calls=steps, protocol=Protocol.SAGA)
+            asking = asyncio.create_task(engine.execute(asked))
+            await until(lambda: bool(world.payment.calls["apply"]))
+            await engine.stop(0)
+            answer = await asking
+            assert answer.outcome is Outcome.PENDING
+            await engine.journal.close()
+            before = sum((each.calls for each in world.participants.values()), Counter[str]())
+            await asyncio.sleep(60)
+            after = sum((each.calls for each in world.participants.values()), Counter[str]())
+            return (after - before).total()
+
+    assert run_virtually(whole()) == 0

@@ -15,11 +15,14 @@ class Tasks:
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
+        self._cancelled = False
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
-        """Starts `work` now. Its exception, if it ends by one, is the engine's."""
+        """Starts `work` now; its exception, if it ends by one, is the engine's. After `cancel` none of it is done."""
         task = asyncio.get_running_loop().create_task(work, name=name)
+        if self._cancelled:
+            task.cancel()  # a deadline that passes after the end, say: nobody may hear of it any more
         self._running.add(task)
         task.add_done_callback(self._done)
         return task
@@ -31,7 +34,8 @@ class Tasks:
             self.failed.exception()  # it is seen, also if nobody awaits it
 
     async def cancel(self) -> None:
-        """Cancels what is left and waits until it is over."""
+        """Cancels what is left, and what is started from now on, and waits until the former is over."""
+        self._cancelled = True
         running = tuple(self._running)
         for task in running:
             task.cancel()
