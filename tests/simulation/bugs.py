@@ -1,7 +1,7 @@
 """Planted bugs: the system with one thing wrong. A seed must be found that shows each of them.
 
 Lives here: the list, and the setting that shows each. Must not live here: what is wrong (`wrong_coordinators`,
-`wrong_participants`), and what is right.
+`wrong_sagas`, `wrong_participants`), and what is right.
 
 What one rule forbids is often caught by a second one as well. Such a bug is planted in both, and says so.
 """
@@ -15,15 +15,21 @@ from typing import Any
 
 from simulation import wrong_coordinators as coordinators
 from simulation import wrong_participants as participants
+from simulation import wrong_sagas as sagas
 from simulation.runs import (
     BUSY,
     CALM,
     COPIED,
+    DEAD_LETTERS,
     FAILED_OVER,
     FROZEN,
     MEDDLED,
     PRUNED,
     PRUNED_AND_MEDDLED,
+    SAGAS,
+    SAGAS_COPIED,
+    SAGAS_FAILED_OVER,
+    SAGAS_FROZEN,
     SLOW_DISK,
     SLOW_STANDBYS,
     Setting,
@@ -106,4 +112,40 @@ BUGS = (
         setting=replace(PRUNED, later=(16.0, 18.0, 20.0)),
     ),
     Bug("a server without fsync", {"participant": participants.ForgetsWhatItPrepared}),
+    # Sagas: the journal.
+    Bug("a start is answered before its sync", {"journal": sagas.StartsBeforeTheSync}, setting=SAGAS),
+    Bug("a turn is answered before its sync", {"journal": sagas.TurnsBeforeTheSync}, setting=SAGAS_FAILED_OVER),
+    Bug(
+        "a saga's request id is free before it is undone",
+        plant=sagas.request_id_is_released_at_the_turn,
+        setting=DEAD_LETTERS,
+    ),
+    Bug("the fence is not checked for a saga", plant=coordinators.fence_is_not_checked, setting=SAGAS_FROZEN),
+    # Sagas: the coordinator.
+    Bug("a saga is told done too early", plant=sagas.told_when_the_last_step_is_sent, setting=SAGAS),
+    Bug("a saga turns at its deadline", plant=sagas.turns_at_the_deadline, setting=SAGAS),
+    Bug("unknown steps are not undone", plant=sagas.unknown_steps_are_skipped, setting=SAGAS),
+    Bug("steps are undone in any order", plant=sagas.compensations_in_any_order, setting=SAGAS),
+    Bug("a resumed saga goes back", plant=sagas.resume_goes_back, setting=SAGAS),
+    Bug("a resumed saga forgets its turn", plant=sagas.resume_forgets_the_turn, setting=SAGAS_FAILED_OVER),
+    Bug("not now is taken for never", plant=sagas.retry_is_final, setting=SAGAS_COPIED),
+    Bug("an unanswered step is taken for refused", plant=sagas.unanswered_is_refused, setting=SAGAS),
+    Bug("a step that was given up is taken for refused", plant=sagas.a_given_up_step_is_refused, setting=SAGAS),
+    Bug("a dead letter is dropped", plant=sagas.dead_letters_are_dropped, setting=DEAD_LETTERS),
+    # Sagas: the participants.
+    Bug("a compensation claims nothing", {"participant": participants.ClaimsNothing}, setting=SAGAS_COPIED),
+    Bug("a compensation claims afterwards", {"participant": participants.ClaimsAfterwards}, setting=SAGAS_COPIED),
+    Bug("a compensation runs before it claims", {"participant": participants.UndoesBeforeItClaims}, setting=SAGAS),
+    Bug("a compensation has no row", {"participant": participants.UndoesWithoutARow}, setting=SAGAS),
+    Bug(
+        "the row of a compensation is written apart",
+        {"participant": participants.NotesTheCompensationApart},
+        setting=SAGAS_COPIED,
+    ),
+    Bug("what must succeed refuses for good", {"participant": participants.RefusesForGood}, setting=SAGAS),
+    Bug(
+        "an absent step is taken for not applied",
+        {"participant": participants.TakesAnAbsentRowForNotApplied},
+        setting=SAGAS_COPIED,
+    ),
 )

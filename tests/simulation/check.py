@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from simulation.check_sagas import is_cause, taken_for_done, violations_of_sagas
 from simulation.runs import ACCOUNTS, NAMES, OPENING, Loss, Meddling, Run, Told, Transfer
 from twophase.contract.names import Gid, Txid
 from twophase.coordinator.engine import reasons
@@ -21,7 +22,14 @@ from twophase.coordinator.protocol.decisions import ABORT, Ending
 
 def violations(run: Run) -> tuple[str, ...]:
     """Every contradiction, with the rule it breaks."""
-    return (*_of_transfers(run), *_of_branches(run), *_of_alarms(run), *_of_recovery(run))
+    return (
+        *violations_of_sagas(run),
+        *_of_transfers(run),
+        *_of_branches(run),
+        *_of_alarms(run),
+        *_of_recovery(run),
+        *(f"R10: the coordinator failed: {defect}" for defect in run.defects),
+    )
 
 
 # --- what clients were told, and what is there ------------------------------------------------------------------------
@@ -31,6 +39,8 @@ def _of_transfers(run: Run) -> Iterator[str]:
     databases = {bank: participant.database for bank, participant in run.participants.items()}
     held = Counter((bank, *movement) for bank, database in databases.items() for movement in database.movements)
     for transfer in run.transfers:
+        if transfer.saga is not None:
+            continue
         wrong = _wrong(transfer, Counter({key: count for key, count in held.items() if key[1] == transfer.name}))
         if wrong is not None:
             yield from _unexcused(run, transfer, wrong)
@@ -38,10 +48,11 @@ def _of_transfers(run: Run) -> Iterator[str]:
         f"R1: nobody sent {name}" for name in sorted({key[1] for key in held} - {t.name for t in run.transfers})
     )
     total = sum(sum(database.balances.values()) for database in databases.values())
-    if total != len(NAMES) * ACCOUNTS * OPENING and not run.losses and not run.meddled:
+    by_hand = taken_for_done(run)
+    if total != len(NAMES) * ACCOUNTS * OPENING and not run.losses and not run.meddled and not by_hand:
         yield f"money: {total} in the end"
     if not run.failovers and not run.meddled:
-        yield from (f"R6: {name} was told applied, and was not there yet" for name in run.early)
+        yield from (f"R6: {name} was told applied, and was not there yet" for name in run.early if name not in by_hand)
 
 
 def _wrong(transfer: Transfer, there: Counter[tuple[str, str, int, int]]) -> str | None:
@@ -137,6 +148,8 @@ def _of_alarms(run: Run) -> Iterator[str]:
 def _has_cause(run: Run, alarm: str) -> bool:
     """An alarm of a timeline needs a failover of that participant, one of a branch that this branch was lost, or
     finished by hand. Who is fenced and does not know it yet finds epochs strange that were given out after it."""
+    if "dead letter" in alarm:
+        return is_cause(run, alarm)
     if "timeline" in alarm:
         return any(f"'{bank}'" in alarm for bank in run.failovers)
     if "older than its participants" in alarm:

@@ -8,23 +8,38 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Iterator
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine, Iterator
+from typing import Any, TypeVar
 
+from simulation.deeds import Deed
 from simulation.network import Weather
-from simulation.runs import ACCOUNTS, NAMES, Run, Told, Transfer
-from twophase.contract.names import Epoch
-from twophase.coordinator.engine.api import NEVER_SEEN, Answer, Call, NeverSeen, Outcome, Rejected, Submission
+from simulation.runs import ACCOUNTS, NAMES, Run, Saga, Said, Told, Transfer
+from simulation.sagas import operation_of, saga
+from twophase.contract.names import Epoch, Txid
+from twophase.coordinator.engine.api import (
+    NEVER_SEEN,
+    Answer,
+    Call,
+    NeverSeen,
+    Outcome,
+    Protocol,
+    Rejected,
+    Submission,
+    Wait,
+)
 from twophase.coordinator.engine.engine import Engine
 from twophase.coordinator.journal.port import JournalError
 from twophase.v1 import types_pb2 as types
+
+T = TypeVar("T")
 
 DEADLINE = 2.0
 _CALL_SECONDS = 4.0
 _TRIES = 6
 
 
-class Clients:
+class Clients(ABC):
     """Everybody who sends something. The world that they live in is a subclass, and sets all of this."""
 
     run: Run
@@ -33,6 +48,7 @@ class Clients:
     _chance: random.Random
     _keep_trace: bool
     _numbers: Iterator[int]
+    _calls: set[asyncio.Task[Any]]
 
     def tell(self, who: str, what: str) -> None:
         """A line of the transcript."""
@@ -65,10 +81,12 @@ class Clients:
             assert engine is not None
             match answer.outcome:
                 case Outcome.COMMITTED:
+                    self._hear(transfer, answer)
                     if answer.applied and not self._is_there(transfer):
                         self.run.early.append(transfer.name)
                     return Told.OK
                 case Outcome.ABORTED | Outcome.COMPENSATED:
+                    self._hear(transfer, answer)
                     if not any(reason.retryable for reason in answer.reasons) or attempt == 3:
                         return Told.FAILED
                     attempt += 1
@@ -83,8 +101,37 @@ class Clients:
         held = {(bank, *each) for bank, one in self.run.participants.items() for each in one.database.movements}
         return all((bank, transfer.name, *rest) in held for bank, *rest in transfer.movements)
 
+    def _hear(self, transfer: Transfer, answer: Answer) -> None:
+        """Notes what is told of a saga, and whether the books bear it out at this moment."""
+        if transfer.saga is None or answer.txid is None or answer.outcome is Outcome.ABORTED:
+            return
+        committed = answer.outcome is Outcome.COMMITTED
+        self.run.said.append(Said(transfer.name, answer.txid, committed))
+        if committed:
+            pivot, steps = transfer.saga.pivot, range(len(transfer.saga.after))
+            done = {deed.gid.branch for deed in self._applied(answer.txid) if not deed.undoes}
+            if not done.issuperset(steps if pivot is None else (pivot,)):
+                self.run.hasty.append((transfer.name, "ok, and could still turn"))
+            return
+        if not self.is_on_disk(answer.txid):
+            self.run.hasty.append((transfer.name, "failed, and its turn was not on disk"))
+        if answer.applied:
+            deeds = self._applied(answer.txid)
+            undone = {deed.gid.branch for deed in deeds if deed.undoes}
+            if any(deed.gid.branch not in undone for deed in deeds):
+                self.run.hasty.append((transfer.name, "undone, and was not yet"))
+
+    def _applied(self, txid: Txid) -> list[Deed]:
+        return [deed for deed in self.run.deeds if deed.outcome == "applied" and deed.gid.txid == txid]
+
+    @abstractmethod
+    def is_on_disk(self, txid: Txid) -> bool:
+        """Whether the turn of a saga is durable."""
+
     def request(self, transfer: Transfer, attempt: int, seen: Epoch | NeverSeen) -> Submission:
         """The transfer as a request; its id is the transfer's name, whatever the attempt."""
+        if transfer.saga is not None:
+            return _saga(transfer, transfer.saga, attempt, seen)
         calls = [
             Call(bank, "move", _json(transfer=transfer.name, account=account, amount=amount))
             for bank, account, amount in transfer.movements
@@ -95,12 +142,10 @@ class Clients:
     async def _ask(self, engine: Engine, submission: Submission) -> Answer | None:
         """One copy of a request, perhaps two; None if there was no answer."""
         if self._chance.random() < self.weather.copy:
-            copy = asyncio.create_task(self._copy(engine, submission))
-            copy.add_done_callback(_seen)
+            self._call(self._copy(engine, submission))
         if self._chance.random() < self.weather.drop:
             return None
-        work = asyncio.create_task(engine.execute(submission))
-        work.add_done_callback(_seen)
+        work = self._call(engine.execute(submission))
         try:
             async with asyncio.timeout(_CALL_SECONDS):
                 answer = await asyncio.shield(work)
@@ -112,6 +157,18 @@ class Clients:
             raise
         return None if self.engine is not engine or self._chance.random() < self.weather.drop else answer
 
+    def _call(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Goes on, whoever waits for it; one at a coordinator that is dead may never end."""
+        call = asyncio.create_task(work)
+        self._calls.add(call)
+        call.add_done_callback(self._over)
+        return call
+
+    def _over(self, call: asyncio.Task[Any]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()
+
     async def _copy(self, engine: Engine, submission: Submission) -> None:
         """The copy may reach the coordinator, or a later life of it, after the client has gone on."""
         await asyncio.sleep(self._chance.choice(self.run.setting.late))
@@ -120,6 +177,8 @@ class Clients:
 
     def _transfer(self) -> Transfer:
         name = f"t{next(self._numbers)}"
+        if self.run.setting.sagas and self._chance.random() < self.run.setting.sagas:
+            return saga(self._chance, name)
         amount = self._chance.choice((1, 5, 20, 90))
         banks = self._chance.sample(NAMES, 3)
         accounts = [self._chance.randrange(ACCOUNTS) for _ in banks]
@@ -144,15 +203,24 @@ class Clients:
         for transfer in self.run.transfers:
             if transfer.told is Told.UNKNOWN:
                 view = await self.engine.view(transfer.name)
-                if view is not None and view.outcome in (Outcome.COMMITTED, Outcome.ABORTED):
+                if view is not None and view.outcome is not Outcome.PENDING:
                     transfer.told = Told.OK if view.outcome is Outcome.COMMITTED else Told.FAILED
                     self.tell("client", f"{transfer.name}: asked again, {transfer.told.value}")
 
 
+def _saga(transfer: Transfer, how: Saga, attempt: int, seen: Epoch | NeverSeen) -> Submission:
+    payloads = [
+        (bank, _json(transfer=transfer.name, account=account, amount=amount))
+        for bank, account, amount in transfer.movements
+    ]
+    payloads += [(bank, types.Payload()) for bank in transfer.looks]
+    calls = tuple(
+        Call(bank, operation_of(transfer, n), payload, f"s{n}", how.after[n], n == how.pivot)
+        for n, (bank, payload) in enumerate(payloads)
+    )
+    wait = Wait.DECIDED if how.hasty else Wait.APPLIED
+    return Submission(transfer.name, attempt, seen, calls, how.deadline, wait, Protocol.SAGA)
+
+
 def _json(**content: Any) -> types.Payload:
     return types.Payload(json=json.dumps(content))
-
-
-def _seen(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled():
-        task.exception()

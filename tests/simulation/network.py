@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from simulation.participants import Participant, Told, Unanswered
+from simulation.participants import Participant
+from simulation.sites import Told, Unanswered
 from twophase.coordinator.engine.links import LinkLost
 
 

@@ -149,6 +149,10 @@ class Database:
         self.timeline += 1
         return gone
 
+    def committed_rows(self) -> tuple[tuple[str, Row], ...]:
+        """The rows that were committed outside two phases, also those that were pruned since."""
+        return tuple(item for record in self._log if isinstance(record, Committed) for item in record.work.rows.items())
+
     # --- a transaction ------------------------------------------------------------------------------------------------
 
     async def lock(self, work: Work, name: str, *, timeout: float | None) -> None:

@@ -17,14 +17,15 @@ from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 
 from simulation.bugs import BUGS
-from simulation.runs import CALM, SETTINGS
+from simulation.runs import CALM, SAGA_SETTINGS, SETTINGS
 from simulation.seeds import Verdict, run_seed
 
 _CHUNK = 100
 _FOR_A_BUG = 1000
-_SHARE = 50  # of the seeds of the calm setting, one in so many is run in each of the others, too
 _CALM = "processes, servers and the network fail"
-_NAMED = {_CALM: CALM, **SETTINGS}
+_NAMED = {_CALM: CALM, **SETTINGS, **SAGA_SETTINGS}
+# Of the seeds of the calm setting, one in so many is run in each of the others, too.
+_SHARES = {_CALM: 1, **dict.fromkeys(SETTINGS, 50), **dict.fromkeys(SAGA_SETTINGS, 20)}
 
 
 def _run(chunk: tuple[str, range]) -> tuple[int, Verdict | None]:
@@ -51,7 +52,7 @@ def main(seeds: int, first: int = 1) -> int:
     console = Console(highlight=False, soft_wrap=True)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for name in _NAMED:
-            count = seeds if name == _CALM else seeds // _SHARE
+            count = seeds // _SHARES[name]
             chunks = [(name, range(at, min(at + _CHUNK, first + count))) for at in range(first, first + count, _CHUNK)]
             if not chunks:
                 continue

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from twophase.coordinator.journal.events import Turned
 from twophase.coordinator.journal.memory import MemoryJournal
 from twophase.coordinator.journal.port import EpochFenced, Proposal, Ruling
 
@@ -40,6 +41,11 @@ class SharedJournal(MemoryJournal):
         """See the port."""
         await self.awake.wait()
         return await super().decide(proposal)
+
+    async def turn(self, turned: Turned) -> None:
+        """See the port."""
+        await self.awake.wait()
+        await super().turn(turned)
 
     async def suspect(self, proof: str) -> None:
         """See the port."""

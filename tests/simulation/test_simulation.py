@@ -9,7 +9,7 @@ import pytest
 
 from fixtures.virtual_time import Stuck, run_virtually
 from simulation.bugs import BUGS, Bug
-from simulation.runs import CALM, SETTINGS, Setting
+from simulation.runs import CALM, SAGA_SETTINGS, SETTINGS, Setting
 from simulation.seeds import first_wrong, run_seed
 
 
@@ -26,7 +26,15 @@ def test_no_seed_breaks_a_rule_in_another_setting(name: str) -> None:
     assert wrong is None, wrong
 
 
-@pytest.mark.parametrize("setting", [CALM, *SETTINGS.values()], ids=["calm", *SETTINGS])
+@pytest.mark.parametrize("name", SAGA_SETTINGS)
+def test_no_seed_leaves_a_saga_half_done(name: str) -> None:
+    wrong = first_wrong(range(1, 21), SAGA_SETTINGS[name])
+    assert wrong is None, wrong
+
+
+@pytest.mark.parametrize(
+    "setting", [CALM, *SETTINGS.values(), *SAGA_SETTINGS.values()], ids=["calm", *SETTINGS, *SAGA_SETTINGS]
+)
 def test_a_seed_replays(setting: Setting) -> None:
     once, again = (run_seed(7, setting, keep_trace=True) for _ in range(2))
     assert once == again

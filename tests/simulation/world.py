@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import random
 
-from simulation.clients import DEADLINE, Clients
+from simulation.clients import DEADLINE
+from simulation.deeds import gid_of, short
 from simulation.network import Network, Weather
-from simulation.participants import Participant, short
+from simulation.operators import Operators
+from simulation.participants import Participant
 from simulation.postgres import Committed, Finished, Prepared, Work
 from simulation.runs import ACCOUNTS, NAMES, OPENING, Loss, Meddling, Run, Setting
 from simulation.shared import SharedJournal
@@ -24,7 +26,9 @@ from twophase.coordinator.engine.api import (
     Rejected,
 )
 from twophase.coordinator.engine.engine import Engine
+from twophase.coordinator.journal.events import Turned
 from twophase.coordinator.journal.memory import MemoryDisk, MemoryJournal
+from twophase.coordinator.journal.memory_state import Stamped
 from twophase.coordinator.journal.port import JournalError
 
 _REST_SECONDS = 120.0
@@ -33,7 +37,7 @@ _DIES_WHILE_STARTING = 0.2
 _JOURNAL_DIES = 0.7
 
 
-class World(Clients):
+class World(Operators):
     """The system, its clients, and what strikes them. `parts` are the classes to run; a planted bug replaces one."""
 
     def __init__(
@@ -63,9 +67,11 @@ class World(Clients):
         self.engine: Engine | None = None
         self._frozen: dict[Engine, asyncio.Task[None]] = {}
         for name, each in participants.items():
-            each.fickle, each.standby = setting.fickle, setting.standby
+            each.fickle, each.moody, each.standby = setting.fickle, setting.moody, setting.standby
+            each.deeds = self.run.deeds
             self.run.neighbours[name] = self._move_in(each)
         self._dies_at_the_sync = False
+        self._calls = set()
         self._numbers = iter(range(1, 1 << 30))
 
     async def go(self) -> Run:
@@ -75,8 +81,9 @@ class World(Clients):
         for participant in self.run.participants.values():
             await self.register(participant)
         clients = [asyncio.create_task(self.client()) for _ in range(setting.clients)]
-        trouble = asyncio.create_task(self._trouble())
-        await trouble
+        if setting.watched:
+            clients.append(asyncio.create_task(self.operator()))
+        await self._trouble()
         await self._heal()
         await asyncio.gather(*clients)
         await self._rest()
@@ -123,6 +130,7 @@ class World(Clients):
         engine, self.engine = self.engine, None
         if engine is None:
             return
+        self._look_for_a_defect(engine)
         if self._chance.random() < _MACHINE_DIES:
             self._crash_disk()
         else:
@@ -165,6 +173,7 @@ class World(Clients):
         """Ends it when it learns that it is fenced."""
         await asyncio.wait({frozen.failed})
         self.tell("coordinator", f"ends, epoch {frozen.journal.epoch.number}: {frozen.failed.exception()}")
+        self._look_for_a_defect(frozen)
         del self._frozen[frozen]
         await frozen.abandon()
 
@@ -175,8 +184,22 @@ class World(Clients):
             await frozen.abandon()
         engine, self.engine = self.engine, None
         if engine is not None:
+            self._look_for_a_defect(engine)
             await engine.stop(1.0)
             await engine.journal.close()
+
+    def _look_for_a_defect(self, engine: Engine) -> None:
+        """Whether it had failed, with anything but its journal."""
+        error = engine.failed.exception() if engine.failed.done() else None
+        if error is not None and not isinstance(error, JournalError):
+            self.run.defects.append(f"epoch {engine.journal.epoch.number}: {error!r}")
+
+    def is_on_disk(self, txid: Txid) -> bool:
+        """Whether the turn of a saga is durable."""
+        return any(
+            isinstance(entry, Stamped) and isinstance(entry.event, Turned) and entry.event.txid == txid
+            for entry in self.disk.durable
+        )
 
     async def register(self, participant: Participant) -> None:
         """Until it works."""
@@ -243,7 +266,9 @@ class World(Clients):
                     del self.run.neighbours[victim.name]
                 case Committed(work) | Prepared(_, work):
                     names = frozenset(name for name, _, _ in work.changes)
-                    self.run.losses += [Loss(victim.name, gid, row.outcome, names) for gid, row in work.rows.items()]
+                    self.run.losses += [
+                        Loss(victim.name, gid_of(key), row.outcome, names) for key, row in work.rows.items()
+                    ]
                 case Finished():
                     pass  # it is prepared again, and ends again
 
@@ -265,7 +290,7 @@ class World(Clients):
         self.weather.cut.clear()
         self.weather.drop = self.weather.copy = 0.0
         for participant in self.run.participants.values():
-            participant.up = True
+            participant.up, participant.moody = True, 0.0
         await self._start_again()
         self.tell("network", "nothing fails any more")
 
@@ -274,11 +299,17 @@ class World(Clients):
         end = asyncio.get_running_loop().time() + _REST_SECONDS
         while asyncio.get_running_loop().time() < end:
             await asyncio.sleep(1.0)
-            if not self.all_left():
+            if not self.all_left() and not await self._sagas_left():
                 await asyncio.sleep(6.0)  # late copies, and one more round of sweeps
                 if not self.all_left():
                     break
-        self.run.left = self.all_left()
+        self.run.left, self.run.unfinished = self.all_left(), await self._sagas_left()
+
+    async def _sagas_left(self) -> list[str]:
+        """The sagas that are not over."""
+        assert self.engine is not None
+        left = await self.engine.journal.unfinished() if self.run.setting.sagas else ()
+        return [str(record.txid) for record in left if record.definition is not None]
 
     def left(self, participant: Participant) -> list[str]:
         """What is prepared there and not finished."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from simulation.deeds import gid_of
 from simulation.participants import Participant
-from simulation.postgres import LockTimeout, UndefinedObject, Work
+from simulation.postgres import LockTimeout, Row, UndefinedObject, Work
+from simulation.sites import Refused
 from twophase.contract.names import Epoch, Gid
 from twophase.v1 import participant_pb2 as pb
 from twophase.v1 import types_pb2 as types
@@ -168,10 +170,71 @@ class IgnoresTheHorizon(Participant):
         return False
 
     def prune(self, epoch: Epoch, sequence: int) -> None:
-        for gid in tuple(self.database.ledger):
-            txid = Gid.parse(gid).txid
+        for key in tuple(self.database.ledger):
+            txid = Gid.parse(gid_of(key)).txid
             if txid.epoch == epoch and txid.sequence < sequence:
-                del self.database.ledger[gid]
+                del self.database.ledger[key]
+
+
+# --- sagas ------------------------------------------------------------------------------------------------------------
+
+
+class ClaimsNothing(Participant):
+    """A compensation that finds no row of the work answers that there is nothing to undo, and leaves no tombstone."""
+
+    async def claim(self, gid: str) -> str:
+        row = self.database.ledger.get(gid)
+        return "tombstone" if row is None else row.outcome
+
+
+class ClaimsAfterwards(Participant):
+    """The tombstone of a compensation is placed after the answer."""
+
+    async def claim(self, gid: str) -> str:
+        row = self.database.ledger.get(gid)
+        if row is None:
+            self.spawn(self._claim_later(gid))
+        return "tombstone" if row is None else row.outcome
+
+    async def _claim_later(self, gid: str) -> None:
+        await asyncio.sleep(0.1)
+        await super().claim(gid)
+
+
+class UndoesBeforeItClaims(Participant):
+    """A compensation is run whether the work was done or not; then the key of the work is claimed."""
+
+    async def claim(self, gid: str) -> str:
+        return "applied"
+
+    async def note(self, work: Work, key: str) -> None:
+        await super().claim(gid_of(key))
+        await super().note(work, key)
+
+
+class UndoesWithoutARow(Participant):
+    """A compensation writes no row of its own."""
+
+    async def note(self, work: Work, key: str) -> None:
+        return
+
+
+class NotesTheCompensationApart(Participant):
+    """The row of a compensation follows in a transaction of its own."""
+
+    async def note(self, work: Work, key: str) -> None:
+        self.spawn(self._note_later(key))
+
+    async def _note_later(self, key: str) -> None:
+        await asyncio.sleep(0.02)
+        await self._verdict(key, Row("applied"))
+
+
+class RefusesForGood(Participant):
+    """A refusal is final, and leaves a row, also of a step that must succeed."""
+
+    def is_final(self, request: pb.ApplyRequest, error: Exception) -> bool:
+        return isinstance(error, Refused)
 
 
 def _unpadded(gid: str) -> str:
