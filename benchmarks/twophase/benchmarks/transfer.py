@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from twophase.benchmarks import cpu
 from twophase.benchmarks.audit import problems_with_ledgers, problems_with_money, wait_for_rest
@@ -50,6 +50,7 @@ _SPARE: Final = 60  # connections, beside those of the clients
 _LINE_BYTES: Final = 1 << 28
 # How long a round may take beyond its time: connecting, and what is under way at its end.
 _PATIENCE: Final = 90.0
+_FAREWELL: Final = 10.0
 
 Progress = Callable[[Contender, int, int], None]
 """Is told who is measured now, with how many clients, in which round."""
@@ -100,15 +101,17 @@ class _Run:
         self.problems: list[str] = []
         self.txids: set[str] = set()
         self._books = Books()
-        self._drivers: dict[Contender, _Driver] = {}
+        self._drivers: dict[Contender, Driver] = {}
 
     @contextlib.asynccontextmanager
     async def drivers(self) -> AsyncIterator[None]:
         """While the block runs, every contender has its process; whoever is not at work is frozen."""
         started = await asyncio.gather(*(self._start(each) for each in self.plan.contenders))
         self._drivers = dict(zip(self.plan.contenders, started, strict=True))
-        yield
-        await asyncio.gather(*(driver.close() for driver in started))
+        try:
+            yield
+        finally:
+            await asyncio.gather(*(driver.close() for driver in started))
 
     async def measure(self, contender: Contender, clients: int, number: int) -> None:
         """One round, and the check after it."""
@@ -142,7 +145,7 @@ class _Run:
         found += await asyncio.to_thread(problems_with_money, self.system, self._books)
         self.problems += [where + problem for problem in found]
 
-    def _cpu(self, driver: _Driver) -> dict[str, float]:
+    def _cpu(self, driver: Driver) -> dict[str, float]:
         system = self.system
         return {
             "clients": cpu.of_process(driver.program.pid),
@@ -151,30 +154,35 @@ class _Run:
             "postgres": sum(cpu.of_family(cluster.pid) for cluster in system.clusters.values()),
         }
 
-    async def _start(self, contender: Contender) -> _Driver:
+    async def _start(self, contender: Contender) -> Driver:
         system = self.system
         places = Places(system.dsn(LEFT), system.dsn(RIGHT), system.address, _state(contender, system))
-        program = Program(
-            f"bench-{contender}",
-            lambda listen: [contender, listen],
-            guardian=system.guardian,
-            directory=system.directory,
-            environment=places.to_environment(),
-            executable=_DRIVER,
-        )
-        await program.start()
-        reader, writer = await asyncio.open_connection(LOOPBACK, program.port, limit=_LINE_BYTES)
-        program.signal(signal.SIGSTOP)
-        return _Driver(program, reader, writer)
+        return await Driver.start(contender, places, guardian=system.guardian, directory=system.directory)
 
 
-class _Driver:
+class Driver:
     """The process of a contender's clients."""
 
     def __init__(self, program: Program, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.program = program
         self._reader = reader
         self._writer = writer
+
+    @classmethod
+    async def start(cls, contender: Contender, places: Places, *, guardian: Guardian, directory: Path) -> Self:
+        """Starts it, and freezes it until it has something to do. Raises `ProcessFailed`."""
+        program = Program(
+            f"bench-{contender}",
+            lambda listen: [contender, listen],
+            guardian=guardian,
+            directory=directory,
+            environment=places.to_environment(),
+            executable=_DRIVER,
+        )
+        await program.start()
+        reader, writer = await asyncio.open_connection(LOOPBACK, program.port, limit=_LINE_BYTES)
+        program.signal(signal.SIGSTOP)
+        return cls(program, reader, writer)
 
     async def close(self) -> None:
         """Ends it; it holds nothing that would be lost."""
@@ -195,6 +203,9 @@ class _Driver:
                     on_moment(told["at"])
         except TimeoutError as error:
             raise ProcessFailed(f"{self.program.name} has not ended its round. {tail_of(self.program.log)}") from error
+        # It hangs up before it has said why.
+        with contextlib.suppress(TimeoutError):
+            await self.program.wait(timeout=_FAREWELL)
         raise ProcessFailed(f"{self.program.name} ended in its round. {tail_of(self.program.log)}")
 
 
