@@ -39,6 +39,7 @@ def test_all_contenders_in_one_small_run() -> None:
         assert once["refused"] == 0
         assert set(once["cpu_seconds"]) <= {"clients", "coordinator", "participants", "postgres"}
     assert report["postgres"]["fsync"] == report["postgres"]["synchronous_commit"] == "on"
+    assert report["participants"]["work_connections"] >= 1
     assert report["plan"]["seed"] == 1
     assert {"twophase", "Postgres", "psycopg", "sqlalchemy", "dbos"} <= set(report["setting"]["versions"])
     assert "round 1 of 1, 1 client" in ran.stderr

@@ -25,6 +25,7 @@ from twophase.benchmarks.bank import FILL, LEFT, NAMES, OPENING, RIGHT, SCHEMA
 from twophase.benchmarks.contenders import Contender, Places
 from twophase.benchmarks.values import Measured, Plan, Report
 from twophase.benchmarks.workload import Books, Order
+from twophase.participant.resource import Settings
 from twophase.sandbox.drill.setting import setting_of
 from twophase.sandbox.errors import ProcessFailed
 from twophase.sandbox.guardian import Guardian
@@ -77,6 +78,7 @@ async def run_transfers(plan: Plan, guardian: Guardian, progress: Progress) -> R
     circumstances = {
         "revision": revision,
         "postgres": settings,
+        "participants": asdict(Settings()),
         "load_average": {"before": load_before, "after": os.getloadavg()},
     }
     return Report(plan, setting, circumstances, run.measured, run.problems)
@@ -140,7 +142,7 @@ class _Run:
                 cpu.between(*readings) if readings else {},
             )
         )
-        where = f"after {contender} with {clients} clients: "
+        where = f"after {contender} with {clients} client{'s' if clients > 1 else ''}: "
         found = await asyncio.to_thread(wait_for_rest, self.system)
         found += await asyncio.to_thread(problems_with_money, self.system, self._books)
         self.problems += [where + problem for problem in found]
