@@ -79,8 +79,6 @@ def _work(
     with client() as move:
         connected.wait(_CONNECT_SECONDS)
         for transfer in transfers(order.seed, number, order.accounts):
-            if stop.is_set():
-                return
             began = time.perf_counter()
             try:
                 txid = move(transfer)
@@ -88,6 +86,8 @@ def _work(
                 tally.refused += 1
             else:
                 tally.done(transfer, txid, began=began, now=time.perf_counter())
+            if stop.is_set():
+                return
 
 
 async def run_tasks(move: AsyncMove, order: Order, tell: Tell) -> Tally:
@@ -97,8 +97,6 @@ async def run_tasks(move: AsyncMove, order: Order, tell: Tell) -> Tally:
 
     async def work(number: int) -> None:
         for transfer in transfers(order.seed, number, order.accounts):
-            if stop.is_set():
-                return
             began = time.perf_counter()
             try:
                 txid = await move(transfer)
@@ -106,6 +104,8 @@ async def run_tasks(move: AsyncMove, order: Order, tell: Tell) -> Tally:
                 tally.refused += 1
             else:
                 tally.done(transfer, txid, began=began, now=time.perf_counter())
+            if stop.is_set():
+                return
 
     async with asyncio.TaskGroup() as clients:
         for number in range(order.clients):
