@@ -25,6 +25,7 @@ class SharedJournal(MemoryJournal):
         self.awake = asyncio.Event()
         self.awake.set()
         self._newest: MemoryJournal = self
+        self._waiting = 0
 
     @property
     def position(self) -> int:
@@ -36,6 +37,18 @@ class SharedJournal(MemoryJournal):
         self._newest = newest
         self._state = newest._state
         self._wanted = len(self._disk.durable)
+
+    def lose_connection(self) -> None:
+        """The journal's server died. Whoever waits for it hears of that, others do not."""
+        if self._waiting:
+            self.fail(ConnectionAbortedError("the journal's server died"))
+
+    async def _reach(self, count: int) -> None:
+        self._waiting += 1
+        try:
+            await super()._reach(count)
+        finally:
+            self._waiting -= 1
 
     async def decide(self, proposal: Proposal) -> Ruling:
         """See the port."""

@@ -129,7 +129,8 @@ class Site:
             transfer, account, amount = _read(operation)
             await self.database.lock(work, f"account {account}", timeout=LOCK_SECONDS)
             await self._pause()
-            if self.database.balance(work, account) + amount < 0:
+            # What comes in is taken, also where a compensation has overdrawn the account.
+            if amount < 0 and self.database.balance(work, account) + amount < 0:
                 raise Refused("NOT_ENOUGH")
             work.changes.append((transfer, account, amount))
         await self._insert(work, gid, Row("applied"), timeout=LOCK_SECONDS)

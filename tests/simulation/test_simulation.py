@@ -9,7 +9,7 @@ import pytest
 
 from fixtures.virtual_time import Stuck, run_virtually
 from simulation.bugs import BUGS, Bug
-from simulation.runs import CALM, SAGA_SETTINGS, SETTINGS, Setting
+from simulation.runs import CALM, DEAD_LETTERS, SAGA_SETTINGS, SAGAS_FROZEN, SETTINGS, Setting
 from simulation.seeds import first_wrong, run_seed
 
 
@@ -30,6 +30,19 @@ def test_no_seed_breaks_a_rule_in_another_setting(name: str) -> None:
 def test_no_seed_leaves_a_saga_half_done(name: str) -> None:
     wrong = first_wrong(range(1, 21), SAGA_SETTINGS[name])
     assert wrong is None, wrong
+
+
+def test_sagas_go_every_way() -> None:
+    """The weather reaches what is checked: a check of what never happens would prove nothing."""
+    dead, frozen = (
+        "\n".join(line for seed in range(1, 9) for line in run_seed(seed, setting, keep_trace=True).trace)
+        for setting in (DEAD_LETTERS, SAGAS_FROZEN)
+    )
+    for happening in ("applies", "undoes", "writes refused", "writes tombstone", "of apply reaches", "ok", "failed"):
+        assert happening in dead
+    for happening in ("tries s", "for done", "barred True", "(compensation)"):
+        assert happening in dead
+    assert "is fenced" in frozen
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,9 @@ class World(Operators):
         survivors = self._chance.randint(0, len(self.disk.volatile))
         self.tell("coordinator", f"dies; of {len(self.disk.volatile)} entries not synced {survivors} are on disk")
         self.disk.crash(survivors=survivors)
+        for frozen in self._frozen:
+            assert isinstance(frozen.journal, SharedJournal)
+            frozen.journal.lose_connection()
 
     async def freeze_coordinator(self) -> None:
         """It stands still, and another one goes on; then it goes on, too, until it learns that it is fenced."""
