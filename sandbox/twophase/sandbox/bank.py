@@ -34,11 +34,12 @@ CREATE TABLE stock (item int PRIMARY KEY, pieces int NOT NULL);
 CREATE TABLE sale (
   transfer text NOT NULL, item int NOT NULL, pieces int NOT NULL, undo boolean NOT NULL DEFAULT false
 );
+CREATE TABLE stubborn (since timestamptz NOT NULL);
 INSERT INTO account SELECT id, {OPENING} FROM generate_series(1, {ACCOUNTS}) AS id;
 INSERT INTO stock SELECT item, {STOCK} FROM generate_series(1, {ITEMS}) AS item;
 """  # noqa: S608
 # The opening balances and stocks again.
-EMPTY: Final = "TRUNCATE movement, account, sale, stock"
+EMPTY: Final = "TRUNCATE movement, account, sale, stock, stubborn"
 FILL: Final = "INSERT" + SCHEMA.split("INSERT", 1)[1]
 
 
@@ -91,7 +92,10 @@ def bank(name: str) -> Participant:
 
     @participant.compensation(move)
     def move_back(connection: psycopg.Connection, movement: Movement) -> None:
-        """Books the reverse movement, also where it leaves the account with less than nothing."""
+        """Books the reverse movement, also where it leaves the account with less than nothing; refuses while a row says
+        that the bank is stubborn."""
+        if connection.execute("SELECT FROM stubborn").fetchone() is not None:
+            raise Refused("STUBBORN", f"{name} takes nothing back at the moment")
         connection.execute(
             "UPDATE account SET balance = balance - %s WHERE id = %s", [movement.amount, movement.account]
         )

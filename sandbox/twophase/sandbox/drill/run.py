@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
+import psycopg
+
 from twophase.contract.crashpoints import CrashPoint
 from twophase.sandbox.drill.business import Told
 from twophase.sandbox.drill.setting import Setting
@@ -161,7 +163,7 @@ async def _run(stage: Stage, drill: Drill, seed: int) -> Outcome:
                 skipped = str(reason)
             except Violated as found:
                 wrong.extend(found.violations)
-            except SandboxError as error:
+            except (SandboxError, psycopg.Error) as error:
                 wrong.append(f"not done: {error}")
             await stage.disarm()
             await _some_load()
