@@ -9,7 +9,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from fixtures.two_banks import SECONDS, column, prepared, transfer, two_banks, until
-from twophase.coordinator.client import AsyncClient, Committed, OutcomeUnknown, TransactionAborted
+from twophase.coordinator.client import (
+    AsyncClient,
+    Committed,
+    CoordinatorUnavailable,
+    OutcomeUnknown,
+    TransactionAborted,
+)
 from twophase.sandbox.syncs import AtSync, NoInjection, wrapper
 from twophase.sandbox.system import System
 
@@ -26,12 +32,12 @@ async def system() -> AsyncIterator[System]:
 
 
 async def what_is_told(client: AsyncClient, name: str, account: int) -> bool | None:
-    """What the client was told: committed, aborted, or that it is unknown."""
+    """What the client was told: committed; that nothing happened, or was even started; or that it is unknown."""
     try:
         answer = await client.execute(
             *transfer(name, account=account, amount=1), request_id=name, deadline=20, give_up_after=0.5
         )
-    except TransactionAborted:
+    except (TransactionAborted, CoordinatorUnavailable):
         return False
     except OutcomeUnknown:
         return None
