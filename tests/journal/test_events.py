@@ -49,7 +49,7 @@ async def test_what_was_handed_over_is_read_at_once_and_after_reopening(store: S
 
 async def test_reads_see_decisions_that_are_still_under_way(journal: Journal) -> None:
     proposal = propose(journal, 1, COMMIT, claim=request("order"))
-    under_way = asyncio.create_task(journal.decide(proposal))
+    under_way = asyncio.ensure_future(journal.decide(proposal))
     await asyncio.sleep(0)
     record = await journal.transaction(txid(journal, 1))
     by_request = await journal.request("order")
@@ -192,7 +192,7 @@ async def test_the_position_counts_what_is_durable_and_never_goes_back(store: St
 @pytest.mark.parametrize("decision", [COMMIT, ABORT], ids=str)
 async def test_a_cancelled_decide_still_writes(store: Store, decision: Decision) -> None:
     journal = await store.open()
-    task = asyncio.create_task(journal.decide(propose(journal, 1, decision, claim=request("order"))))
+    task = asyncio.ensure_future(journal.decide(propose(journal, 1, decision, claim=request("order"))))
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait({task})

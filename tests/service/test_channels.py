@@ -191,7 +191,7 @@ async def test_a_participant_that_does_not_answer_is_lost_at_the_timeout(
 async def test_a_connection_cut_under_a_call_is_lost(links: GrpcLinks, participant: Scripted) -> None:
     participant.hang = True
     async with serving(participant) as port:
-        call = asyncio.create_task(links.connect(f"127.0.0.1:{port}").commit(COMMIT, timeout=30))
+        call = asyncio.ensure_future(links.connect(f"127.0.0.1:{port}").commit(COMMIT, timeout=30))
         await participant.arrived.wait()
 
     with pytest.raises(LinkLost):
@@ -202,7 +202,7 @@ async def test_closing_a_link_under_a_call_is_lost_and_no_cancellation(
     links: GrpcLinks, participant: Scripted, address: str
 ) -> None:
     participant.hang = True
-    call = asyncio.create_task(links.connect(address).commit(COMMIT, timeout=30))
+    call = asyncio.ensure_future(links.connect(address).commit(COMMIT, timeout=30))
     await participant.arrived.wait()
     await links.close()
 
@@ -214,7 +214,7 @@ async def test_cancelling_the_caller_stays_a_cancellation(
     links: GrpcLinks, participant: Scripted, address: str
 ) -> None:
     participant.hang = True
-    call = asyncio.create_task(links.connect(address).commit(COMMIT, timeout=30))
+    call = asyncio.ensure_future(links.connect(address).commit(COMMIT, timeout=30))
     await participant.arrived.wait()
     call.cancel()
 

@@ -104,7 +104,7 @@ BUGS = (
     Bug("a branch is finished by its prefix", {"participant": participants.FinishesByPrefix}, setting=BUSY),
     Bug("the command tag is not looked at", {"participant": participants.AnswersYesToARollback}),
     Bug("a pool takes back what is unknown", {"participant": participants.PutsBackWhatIsUnknown}),
-    Bug("a tombstone waits without a timeout", {"participant": participants.WaitsForTheTombstone}),
+    Bug("a tombstone waits without a timeout", {"participant": participants.WaitsForTheTombstone}, setting=BUSY),
     Bug("a participant rolls back on age", {"participant": participants.RollsBackOnAge}),
     Bug(
         "a participant ignores its horizon",

@@ -5,6 +5,7 @@ Lives here: what is wrong with each. Must not live here: which setting shows it 
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import ContextVar
 from dataclasses import replace
@@ -104,8 +105,8 @@ def lost_is_yes() -> AbstractContextManager[Any]:
     """A vote that was lost counts as yes."""
     vote = Running._vote
 
-    async def lenient(self: Running, part: Part) -> Vote:
-        found = await vote(self, part)
+    def lenient(self: Running, part: Part, asked: asyncio.Future[pb.PrepareResponse]) -> Vote:
+        found = vote(self, part, asked)
         return Vote.YES if found is Vote.LOST else found
 
     return patch.object(Running, "_vote", lenient)
@@ -115,11 +116,11 @@ def abort_is_not_decided() -> AbstractContextManager[Any]:
     """An abort is carried out without a word to the journal."""
     propose = Running._propose
 
-    async def hasty(self: Running, decision: Decision) -> None:
+    def hasty(self: Running, decision: Decision) -> None:
         if decision == ABORT:
-            self.feed(Ruled(ABORT))
+            self._loop.call_soon(self.feed, Ruled(ABORT))
         else:
-            await propose(self, decision)
+            propose(self, decision)
 
     return patch.object(Running, "_propose", hasty)
 
@@ -159,7 +160,7 @@ def deadline_aborts_without_deciding() -> AbstractContextManager[Any]:
     time_is_up = Running._time_is_up
 
     def hasty(self: Running) -> None:
-        if not self.decided.done():
+        if self.committed is None:
             for part in self.parts.values():
                 self._around.tasks.spawn(roll_back(part, messages.abort(self.gid(part.number))), name="roll back")
         time_is_up(self)

@@ -124,7 +124,7 @@ def _told_once() -> AbstractContextManager[Any]:
     tell = SagaUnderway._tell
 
     def quietly(self: SagaUnderway, *, committed: bool) -> None:
-        if not self.decided.done():
+        if self.committed is None:
             tell(self, committed=committed)
 
     return patch.object(SagaUnderway, "_tell", quietly)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from twophase.contract.crashpoints import CrashPoint, reach
@@ -75,7 +74,7 @@ class Engine:
         self._tasks = Tasks()
         self._peers = Peers(journal, links, self._tasks)
         self._around = Surroundings(journal, self._peers, self._tasks)
-        self._live = Live(self._tasks)
+        self._live = Live()
         self._starting = Starting(self._around, self._live, limits, check=self._refuse_new)
         self._admissions: dict[str, asyncio.Future[Underway | None]] = {}
         self._supervisor = Supervisor(self._around, self._live, sweep_every=sweep_every)
@@ -88,7 +87,7 @@ class Engine:
         )
         self.refusal: Rejected | None = None
         self._stopping = False
-        self._patience: set[asyncio.Timeout] = set()
+        self._patience: set[asyncio.Future[bool]] = set()
         self._peers.quarantine.on_proof(lambda: self._stop_all(reasons.quarantined()))
 
     @property
@@ -118,8 +117,8 @@ class Engine:
         await self._all_ended(grace)
         self._stop_all(reasons.stopping())
         await self._all_ended(_STOP_SECONDS)
-        for patience in (each for each in self._patience if not each.expired()):
-            patience.reschedule(0)
+        for waiter in self._patience:
+            _give_up(waiter)
         self._tell_what_is_left()
         await self._tasks.cancel()
 
@@ -224,10 +223,11 @@ class Engine:
             return found
         finally:
             admission.set_result(running)
-            if running is None or running.released.done():
+            if running is None or running.held is not None:
                 del self._admissions[key]
             else:
-                running.released.add_done_callback(lambda _: self._admissions.pop(key, None))
+                released = running.until(lambda: running.held is not None)
+                released.add_done_callback(lambda _: self._admissions.pop(key, None))
 
     async def _join(self, running: Underway, submission: Submission, fingerprint: bytes) -> Underway | Answer | None:
         """What a copy of a request that is running gets; None to look again."""
@@ -238,12 +238,9 @@ class Engine:
             return running
         if submission.attempt < request.attempt:
             return answer_of_earlier(submission.attempt, latest=request.attempt)
-        try:
-            async with self._patient(until=None):
-                held = await asyncio.shield(running.released)
-        except TimeoutError:
-            raise rejections.stopping() from None
-        return running if held else None
+        if not await self._patiently(running.until(lambda: running.held is not None), until=None):
+            raise rejections.stopping()
+        return running if running.held else None
 
     async def _recall(self, submission: Submission, fingerprint: bytes) -> Underway | Answer | None:
         """What the journal says of the request; None if this attempt may run."""
@@ -275,11 +272,8 @@ class Engine:
     async def _holds(self, running: Underway, submission: Submission) -> bool:
         """Whether a transaction under way keeps its request id from a later attempt, for good or for too long."""
         until = asyncio.get_running_loop().time() + submission.deadline
-        try:
-            async with self._patient(until=until):
-                return await asyncio.shield(running.released)
-        except TimeoutError:
-            return True
+        await self._patiently(running.until(lambda: running.held is not None), until=until)
+        return running.held is not False
 
     async def _recorded(self, record: TransactionRecord, submission: Submission) -> Answer:
         results: tuple[Result, ...] = ()
@@ -309,43 +303,40 @@ class Engine:
         """Waits as the submission asks. The transaction goes on whether or not somebody waits (R13)."""
         request = running.request
         attempt = request.attempt if request is not None else submission.attempt
-        try:
-            async with self._patient(until=answer_by + _ANSWER_GRACE):
-                committed = await asyncio.shield(running.decided)
-                if not committed or submission.wait is Wait.APPLIED:
-                    await running.settled.wait()
-        except TimeoutError:
-            if not running.decided.done():
-                return Answer(Outcome.PENDING, running.txid, attempt, pending=running.pending)
+        answerable = running.until(partial(_is_answerable, running, submission.wait))
+        await self._patiently(answerable, until=answer_by + _ANSWER_GRACE)
+        committed = running.committed
+        if committed is None:
+            return Answer(Outcome.PENDING, running.txid, attempt, pending=running.pending)
         reach(CrashPoint.COORDINATOR_BEFORE_REPLY)
-        committed = running.decided.result()
         if running.resumed and (record := await self.journal.transaction(running.txid)) is not None:
             return await self._recorded(record, submission)
         return Answer(
             outcome=running.outcome,
             txid=running.txid,
             attempt=attempt,
-            applied=running.ended.is_set(),
+            applied=running.ended,
             results=running.results(submission.calls) if committed else (),
             reasons=() if committed else tuple(running.reasons),
             pending=running.pending,
             heuristic=running.heuristic,
         )
 
-    @asynccontextmanager
-    async def _patient(self, *, until: float | None) -> AsyncIterator[None]:
-        """Raises TimeoutError inside the block at `until`, in the loop's time, or when the coordinator stops."""
-        async with asyncio.timeout_at(until) as patience:
-            self._patience.add(patience)
-            try:
-                yield
-            finally:
-                self._patience.discard(patience)
+    async def _patiently(self, waiter: asyncio.Future[bool], *, until: float | None) -> bool:
+        """Waits for it; False if `until`, in the loop's time, comes first, or the coordinator stops."""
+        timer = None if until is None else asyncio.get_running_loop().call_at(until, _give_up, waiter)
+        self._patience.add(waiter)
+        try:
+            return await waiter
+        finally:
+            self._patience.discard(waiter)
+            if timer is not None:
+                timer.cancel()
 
     async def _all_ended(self, within: float) -> None:
         """Waits for the transactions under way, and for the requests of which it is not yet clear whether they are. Not
         for what waits for a participant that is away, or for a person: the next start goes on with it."""
-        ends = [asyncio.ensure_future(each.ended.wait()) for each in self._live if not each.settled.is_set()]
+        ends = [each.until(partial(_has_ended, each)) for each in self._live if not each.settled]
         waiting: set[asyncio.Future[Any]] = {*ends, *self._admissions.values()}
         if waiting:
             await asyncio.wait(waiting, timeout=within)
@@ -356,3 +347,16 @@ class Engine:
         if left := tuple(self._live):
             away = ", ".join(sorted({name for running in left for name in running.pending}))
             _log.warning("transactions that the next start has to finish: %d, at %s", len(left), away)
+
+
+def _is_answerable(running: Underway, wait: Wait) -> bool:
+    return running.committed is not None and (running.settled or (running.committed and wait is Wait.DECIDED))
+
+
+def _has_ended(running: Underway) -> bool:
+    return running.ended
+
+
+def _give_up(waiter: asyncio.Future[bool]) -> None:
+    if not waiter.done():
+        waiter.set_result(False)

@@ -8,6 +8,7 @@ exactly what the gRPC ones do.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Protocol
 
 from twophase.v1 import participant_pb2
@@ -26,27 +27,28 @@ class NotOffered(LinkRejected):
 
 
 class Link(Protocol):
-    """The calls of `twophase.v1.Participant` at one address. Every call raises `LinkLost`; `timeout` is in seconds."""
+    """The calls of `twophase.v1.Participant` at one address. What they return raises `LinkLost` when it is awaited, not
+    before; `timeout` is in seconds. Those of every transaction may be futures, which cost no task."""
 
     async def handshake(
         self, request: participant_pb2.HandshakeRequest, *, timeout: float
     ) -> participant_pb2.HandshakeResponse: ...
 
-    async def prepare(
+    def prepare(
         self, request: participant_pb2.PrepareRequest, *, timeout: float
-    ) -> participant_pb2.PrepareResponse: ...
+    ) -> Awaitable[participant_pb2.PrepareResponse]: ...
 
-    async def apply(
+    def apply(
         self, request: participant_pb2.ApplyRequest, *, timeout: float
-    ) -> participant_pb2.ApplyResponse: ...
+    ) -> Awaitable[participant_pb2.ApplyResponse]: ...
 
-    async def commit(
+    def commit(
         self, request: participant_pb2.CommitRequest, *, timeout: float
-    ) -> participant_pb2.CommitResponse: ...
+    ) -> Awaitable[participant_pb2.CommitResponse]: ...
 
-    async def abort(
+    def abort(
         self, request: participant_pb2.AbortRequest, *, timeout: float
-    ) -> participant_pb2.AbortResponse: ...
+    ) -> Awaitable[participant_pb2.AbortResponse]: ...
 
     async def list_prepared(
         self, request: participant_pb2.ListPreparedRequest, *, timeout: float

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from twophase.contract.names import Txid
-from twophase.coordinator.engine.tasks import Tasks
 from twophase.coordinator.engine.underway import Underway
 
 
@@ -18,14 +17,14 @@ class Live:
     Recovery relies on it: a prepared branch whose transaction is not in here, and not decided, has no owner at work.
     """
 
-    def __init__(self, tasks: Tasks) -> None:
-        self._tasks = tasks
+    def __init__(self) -> None:
         self._running: dict[Txid, Underway] = {}
 
     def add(self, running: Underway) -> None:
         """Keeps the transaction until it has ended. Call it before the transaction sends anything."""
         self._running[running.txid] = running
-        self._tasks.spawn(self._forget(running), name=f"forget {running.txid}")
+        ended = running.until(lambda: running.ended)
+        ended.add_done_callback(lambda _: self._running.pop(running.txid))
 
     def get(self, txid: Txid) -> Underway | None:
         """The transaction, if it is under way."""
@@ -43,7 +42,3 @@ class Live:
 
     def __contains__(self, txid: Txid) -> bool:
         return txid in self._running
-
-    async def _forget(self, running: Underway) -> None:
-        await running.ended.wait()
-        del self._running[running.txid]

@@ -28,6 +28,21 @@ _HORIZONS_AT_ONCE = 50  # each costs the participant two statements
 _FINISHING = 64  # calls of the second phase under way at one participant; it has a handful of connections for them
 
 
+class Slots(asyncio.Semaphore):
+    """A number of slots. One that is free can be had without waiting, not even for a turn of the loop."""
+
+    def take(self) -> bool:
+        """Takes a slot if one is free, as `acquire` does then."""
+        if self.locked():
+            return False
+        self._value -= 1
+        return True
+
+    def give_back(self, _: object) -> None:
+        """Gives one back: for a future that is done."""
+        self.release()
+
+
 @dataclass(eq=False, slots=True)
 class Peer:
     """One participant. `operations` is None until it has shaken hands in this epoch, and after its database changed.
@@ -43,13 +58,18 @@ class Peer:
     here: asyncio.Event = field(default_factory=asyncio.Event)
     away: bool = False
     doubted: asyncio.Event = field(default_factory=asyncio.Event)
-    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_FINISHING))
+    slots: Slots = field(default_factory=lambda: Slots(_FINISHING))
     greeting: asyncio.Future[None] | None = None
 
     @property
     def name(self) -> str:
         """The participant's name."""
         return self.record.name
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether something can be asked of it now: it answers, as far as is known, and has shaken hands."""
+        return self.operations is not None and self.here.is_set()
 
     def speaks_for(self, identity: types_pb2.DatabaseIdentity) -> bool:
         """Whether an answer with this identity comes from the database, and the timeline, that shook hands."""

@@ -6,8 +6,10 @@ is `protocol.twophase`), what sagas have in common with it (`underway`), request
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
+from functools import partial
 from typing import assert_never
 
 from twophase.contract.crashpoints import CrashPoint, reach
@@ -17,6 +19,7 @@ from twophase.coordinator.engine.api import Call, Outcome, Result
 from twophase.coordinator.engine.links import LinkLost
 from twophase.coordinator.engine.underway import ANSWER_MARGIN, FINISH_SECONDS, Part, Surroundings, Underway
 from twophase.coordinator.journal import events as facts
+from twophase.coordinator.journal.port import Ruling
 from twophase.coordinator.protocol import twophase
 from twophase.coordinator.protocol.decisions import Decision, Ending, Vote
 from twophase.coordinator.protocol.effects import (
@@ -77,7 +80,7 @@ class Running(Underway):
 
     @property
     def outcome(self) -> Outcome:
-        return Outcome.COMMITTED if self.decided.result() else Outcome.ABORTED
+        return Outcome.COMMITTED if self.committed else Outcome.ABORTED
 
     @property
     def heuristic(self) -> tuple[str, ...]:
@@ -136,22 +139,22 @@ class Running(Underway):
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case SendPrepare(branch):
-                self._spawn("prepare", branch, self._prepare(self.parts[branch]))
+                self._prepare(self.parts[branch])
             case SendApply(branch):
-                self._spawn("apply", branch, self._apply(self.parts[branch]))
+                self._apply(self.parts[branch])
             case SendCommit(branch):
-                self._spawn("commit", branch, self._commit(self.parts[branch]))
+                self._commit(self.parts[branch])
             case SendAbort(branch):
-                self._spawn("abort", branch, self._abort(self.parts[branch], messages.abort(self.gid(branch))))
+                self._abort(self.parts[branch], messages.abort(self.gid(branch)))
             case SendSettle(branch):
-                self._spawn("settle", branch, self._abort(self.parts[branch], messages.settle(self.gid(branch))))
+                self._abort(self.parts[branch], messages.settle(self.gid(branch)))
             case Propose(decision):
-                self._around.tasks.spawn(self._propose(decision), name=f"decide {self.txid}")
+                self._propose(decision)
             case TellDecided(committed):
                 self._tell(committed=committed)
                 self._release(held=committed)
             case TellUnreached():
-                self.settled.set()
+                self._settle()
             case Alarm(branch, ending):
                 self._raise_alarm(branch, ending)
             case End(committed):
@@ -170,9 +173,12 @@ class Running(Underway):
         # It stays until a person forgets it (R11): the record must not be lost with the machine.
         self._around.tasks.spawn(self._around.journal.flush(), name=f"keep the alarm of {self.gid(branch)}")
 
-    async def _propose(self, decision: Decision) -> None:
+    def _propose(self, decision: Decision) -> None:
         reach(CrashPoint.COORDINATOR_BEFORE_DECIDE)
-        ruled = await self._decide(decision, self._hearers(decision))
+        self._follow(self._decide(decision, self._hearers(decision)), self._is_ruled)
+
+    def _is_ruled(self, ruling: asyncio.Future[Ruling]) -> None:
+        ruled = self._obey(ruling.result())
         reach(CrashPoint.COORDINATOR_AFTER_DECIDE)
         self.feed(Ruled(ruled))
 
@@ -183,17 +189,21 @@ class Running(Underway):
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
-    async def _prepare(self, part: Part) -> None:
-        vote = await self._vote(part)
-        self._around.journal.append(facts.Voted(self.txid, part.number, vote))
-        self.feed(Voted(part.number, vote))
-
-    async def _vote(self, part: Part) -> Vote:
+    def _prepare(self, part: Part) -> None:
         left, position = self._time_left(), self._around.journal.position
         request = messages.prepare(self.gid(part.number), part.calls, time_left=left, position=position)
         reach(CrashPoint.COORDINATOR_BEFORE_PREPARE)
+        asked = part.peer.link.prepare(request, timeout=left + ANSWER_MARGIN)
+        self._follow(asked, partial(self._is_prepared, part))
+
+    def _is_prepared(self, part: Part, asked: asyncio.Future[participant_pb2.PrepareResponse]) -> None:
+        vote = self._vote(part, asked)
+        self._around.journal.append(facts.Voted(self.txid, part.number, vote))
+        self.feed(Voted(part.number, vote))
+
+    def _vote(self, part: Part, asked: asyncio.Future[participant_pb2.PrepareResponse]) -> Vote:
         try:
-            answer = await part.peer.link.prepare(request, timeout=left + ANSWER_MARGIN)
+            answer = asked.result()
         except LinkLost as error:
             self._give_reason(reasons.unreachable(part.peer.name, str(error)))
             return Vote.LOST
@@ -213,12 +223,16 @@ class Running(Underway):
         part.keep(answer.results)
         return vote
 
-    async def _apply(self, part: Part) -> None:
+    def _apply(self, part: Part) -> None:
         left, position = self._time_left(), self._around.journal.position
         request = messages.apply(self.gid(part.number), part.calls, time_left=left, position=position)
         reach(CrashPoint.COORDINATOR_BEFORE_APPLY)
+        asked = part.peer.link.apply(request, timeout=left + ANSWER_MARGIN)
+        self._follow(asked, partial(self._is_applied, part))
+
+    def _is_applied(self, part: Part, asked: asyncio.Future[participant_pb2.ApplyResponse]) -> None:
         try:
-            answer = await part.peer.link.apply(request, timeout=left + ANSWER_MARGIN)
+            answer = asked.result()
         except LinkLost as error:
             self._give_reason(reasons.unreachable(part.peer.name, str(error)))
             self.feed(ApplyLost(part.number))
@@ -234,23 +248,27 @@ class Running(Underway):
         part.keep(answer.results)
         self._finish(part, ending)
 
-    async def _commit(self, part: Part) -> None:
+    def _commit(self, part: Part) -> None:
         request = messages.commit(self.gid(part.number))
 
-        async def attempt() -> Ending:
+        def send() -> Awaitable[participant_pb2.CommitResponse]:
             reach(CrashPoint.COORDINATOR_BEFORE_COMMIT)
-            answer = await part.peer.link.commit(request, timeout=FINISH_SECONDS)
+            return part.peer.link.commit(request, timeout=FINISH_SECONDS)
+
+        def read(answer: participant_pb2.CommitResponse) -> Ending:
             reach(CrashPoint.COORDINATOR_AFTER_COMMIT)
             return self._ending(part, answer)
 
-        self._finish(part, await self._until_answered(part, attempt))
+        self._repeat(part, send, read, partial(self._finish, part))
 
-    async def _abort(self, part: Part, request: participant_pb2.AbortRequest) -> None:
+    def _abort(self, part: Part, request: participant_pb2.AbortRequest) -> None:
         settles = request.decision == types_pb2.DECISION_DELEGATED
 
-        async def attempt() -> Ending:
+        def send() -> Awaitable[participant_pb2.AbortResponse]:
             reach(CrashPoint.COORDINATOR_BEFORE_SETTLE if settles else CrashPoint.COORDINATOR_BEFORE_ABORT)
-            answer = await part.peer.link.abort(request, timeout=FINISH_SECONDS)
+            return part.peer.link.abort(request, timeout=FINISH_SECONDS)
+
+        def read(answer: participant_pb2.AbortResponse) -> Ending:
             reach(CrashPoint.COORDINATOR_AFTER_SETTLE if settles else CrashPoint.COORDINATOR_AFTER_ABORT)
             ending = self._ending(part, answer)
             part.keep(answer.results)
@@ -258,7 +276,7 @@ class Running(Underway):
                 self._give_reason(reasons.from_refusal(answer.refusal, participant=part.peer.name))
             return ending
 
-        self._finish(part, await self._until_answered(part, attempt))
+        self._repeat(part, send, read, partial(self._finish, part))
 
     def _ending(self, part: Part, answer: participant_pb2.CommitResponse | participant_pb2.AbortResponse) -> Ending:
         """The ending an answer tells. One that tells none, or comes from another database, is no answer."""

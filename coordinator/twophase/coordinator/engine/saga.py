@@ -110,7 +110,7 @@ class SagaUnderway(Underway):
 
     @property
     def outcome(self) -> Outcome:
-        if self.decided.result():
+        if self.committed:
             return Outcome.COMMITTED
         return Outcome.ABORTED if self.state.decision == ABORT else Outcome.COMPENSATED
 
@@ -205,7 +205,7 @@ class SagaUnderway(Underway):
                 if committed:
                     self._release(held=True)
             case TellUnreached():
-                self.settled.set()
+                self._settle()
             case End(committed):
                 reach(CrashPoint.SAGA_BEFORE_END)
                 self._around.journal.append(facts.Ended(self.txid, committed))
@@ -232,7 +232,7 @@ class SagaUnderway(Underway):
 
     async def _propose(self, decision: Decision) -> None:
         reach(CrashPoint.SAGA_BEFORE_START)
-        ruled = await self._decide(decision, self._branches(), self._definition)
+        ruled = self._obey(await self._decide(decision, self._branches(), self._definition))
         reach(CrashPoint.SAGA_AFTER_START)
         self.feed(Ruled(ruled))
 
@@ -344,7 +344,7 @@ class SagaUnderway(Underway):
             *(self.txid, part.calls[0].step),
         )
         self._around.journal.append(facts.DeadLettered(self.txid, part.number, failures, reason))
-        self.settled.set()  # a person is waited for now: no reason to let the client wait, too
+        self._settle()  # a person is waited for now: no reason to let the client wait, too
 
     def _unanswered(self, part: Part) -> None:
         self.feed(Unreached(part.number))

@@ -22,10 +22,11 @@ from twophase.coordinator.engine.links import LinkLost
 from twophase.coordinator.engine.peers import Peer, Peers
 from twophase.coordinator.engine.tasks import Tasks
 from twophase.coordinator.journal import events as facts
-from twophase.coordinator.journal.port import Basis, Journal, Proposal
+from twophase.coordinator.journal.port import Basis, Journal, Proposal, Ruling
 from twophase.coordinator.protocol.decisions import ABORT, Decision
 from twophase.v1 import participant_pb2, types_pb2
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
@@ -70,9 +71,9 @@ class Underway(ABC):
     """A transaction until it has ended. Everything runs in the engine's tasks: whoever waits may go away (R13).
 
     `resumed` says that it was taken up from the journal: then nothing but its outcome is known of it here.
-    `decided` is done when the outcome may be told (True: committed), `released` when it is certain whether its request
-    id stays with it for good (True) or may be used by a later attempt, `settled` when nobody needs to be waited for any
-    more, `ended` when every branch is over.
+    `committed` is None until the outcome may be told. `held` is None until it is certain whether its request id stays
+    with it for good (True) or may be used by a later attempt. `settled` says that nobody needs to be waited for any
+    more, `ended` that every branch is over. `until` waits for any of this.
     """
 
     def __init__(
@@ -85,16 +86,17 @@ class Underway(ABC):
         self.reasons: list[facts.Reason] = []
         self.claimed_by: Txid | None = None
         self.resumed = False
-        self.decided: asyncio.Future[bool] = loop.create_future()
-        self.released: asyncio.Future[bool] = loop.create_future()
-        self.settled = asyncio.Event()
-        self.ended = asyncio.Event()
+        self.committed: bool | None = None
+        self.held: bool | None = None
+        self.settled = False
+        self.ended = False
         self._around = around
         self._loop = loop
         self._deadline_at = loop.time()
         self._seconds = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._calls: list[asyncio.Future[Any]] = []
+        self._waiting: list[tuple[Callable[[], bool], asyncio.Future[bool]]] = []
 
     @property
     @abstractmethod
@@ -104,7 +106,7 @@ class Underway(ABC):
     @property
     @abstractmethod
     def outcome(self) -> Outcome:
-        """How it ends; call it once `decided` is done."""
+        """How it ends; ask once it is known whether it is `committed`."""
 
     @property
     def pending(self) -> tuple[str, ...]:
@@ -132,6 +134,17 @@ class Underway(ABC):
     def stop(self, reason: facts.Reason) -> None:
         """The coordinator will not carry it on: it is aborted, if it can be without waiting for anybody."""
 
+    def until(self, condition: Callable[[], bool]) -> asyncio.Future[bool]:
+        """A future of the caller's own: True as soon as the condition holds. It is looked at now, and whenever it may
+        have changed."""
+        waiter: asyncio.Future[bool] = self._loop.create_future()
+        if condition():
+            waiter.set_result(True)
+        else:
+            self._waiting = [(each, other) for each, other in self._waiting if not other.done()]
+            self._waiting.append((condition, waiter))
+        return waiter
+
     def gid(self, branch: int) -> Gid:
         """The name of a branch."""
         return Gid(self._around.journal.journal_id, self.txid, branch)
@@ -149,7 +162,7 @@ class Underway(ABC):
     def _start_the_clock(self, seconds: float) -> None:
         self._seconds = seconds
         self._deadline_at = self._loop.time() + seconds
-        self._timer = self._loop.call_later(seconds, self._time_is_up)
+        self._timer = self._around.tasks.later(seconds, self._time_is_up)
 
     def _time_left(self) -> float:
         return max(0.0, self._deadline_at - self._loop.time())
@@ -159,43 +172,61 @@ class Underway(ABC):
 
     def _spawn(self, what: str, branch: int, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._around.tasks.spawn(work, name=f"{what} {self.gid(branch)}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._calls.append(task)
         return task
 
-    async def _decide(
+    def _follow(self, awaited: Awaitable[A], then: Callable[[asyncio.Future[A]], None]) -> asyncio.Future[A]:
+        """Calls `then` with what is awaited when that is done, unless the transaction is over by then."""
+        call = self._around.tasks.follow(awaited, then)
+        self._calls.append(call)
+        return call
+
+    def _decide(
         self,
         decision: Decision,
         hearers: tuple[facts.BranchRef, ...],
         definition: facts.Definition | None = None,
-    ) -> Decision:
-        """Proposes a decision; only what the journal answers counts, whatever was proposed (R5)."""
+    ) -> Awaitable[Ruling]:
+        """Proposes a decision; only what the journal answers counts, whatever was proposed (R5): `_obey` it."""
         journal = self._around.journal
         why = tuple(self.reasons) if decision == ABORT else ()
-        proposal = Proposal(self.txid, decision, journal.epoch, self.request, hearers, why, definition)
-        ruling = await journal.decide(proposal)
+        return journal.decide(Proposal(self.txid, decision, journal.epoch, self.request, hearers, why, definition))
+
+    def _obey(self, ruling: Ruling) -> Decision:
         if ruling.basis is Basis.CLAIMED:
             self.claimed_by = ruling.claimed_by
         return ruling.decision
 
     def _give_reason(self, reason: facts.Reason) -> None:
-        if not self.decided.done():
+        if self.committed is None:
             self.reasons.append(reason)
 
     def _tell(self, *, committed: bool) -> None:
-        self.decided.set_result(committed)
+        self.committed = committed
+        self._changed()
 
     def _release(self, *, held: bool) -> None:
-        if not self.released.done():
-            self.released.set_result(held)
+        if self.held is None:
+            self.held = held
+            self._changed()
+
+    def _settle(self) -> None:
+        self.settled = True
+        self._changed()
 
     def _over(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        for task in self._tasks - {asyncio.current_task()}:
-            task.cancel()  # work whose branch is barred already, or an abort that a late no made needless
-        self.settled.set()
-        self.ended.set()
+        for call in self._calls:
+            if not call.done() and call is not asyncio.current_task():
+                call.cancel()  # work whose branch is barred already, or an abort that a late no made needless
+        self.settled = self.ended = True
+        self._changed()
+
+    def _changed(self) -> None:
+        for condition, waiter in self._waiting:
+            if not waiter.done() and condition():
+                waiter.set_result(True)
 
     def _believe(
         self,
@@ -207,15 +238,47 @@ class Underway(ABC):
             self._around.peers.changed(part.peer)
             raise LinkLost(f"the answer of participant {part.peer.name!r} comes from another database or timeline")
 
+    def _repeat(
+        self,
+        part: Part,
+        send: Callable[[], Awaitable[A]],
+        read: Callable[[A], T],
+        then: Callable[[T], None],
+    ) -> None:
+        """Sends until `read` finds an answer in what comes back (it raises `LinkLost` where there is none), however
+        long that takes (R13); `then` gets it."""
+
+        async def attempt() -> T:
+            return read(await send())
+
+        def answered(last: asyncio.Future[T]) -> None:
+            then(last.result())
+
+        def first_is_answered(first: asyncio.Future[A]) -> None:
+            try:
+                found = read(first.result())
+            except LinkLost as error:
+                self._follow(self._until_answered(part, attempt, failed=error), answered)
+            else:
+                then(found)
+
+        slots = part.peer.slots
+        if part.peer.is_ready and slots.take():
+            self._follow(send(), first_is_answered).add_done_callback(slots.give_back)
+        else:
+            self._follow(self._until_answered(part, attempt), answered)
+
     async def _until_answered(
         self,
         part: Part,
         attempt: Callable[[], Awaitable[T]],
         *,
         slots: AbstractAsyncContextManager[object] | None = None,
+        failed: LinkLost | None = None,
     ) -> T:
         """Repeats `attempt` until it is answered, however long that takes (R13), each time within one of the `slots`:
-        those of the second phase unless others are given."""
+        those of the second phase unless others are given. `failed` is what the first attempt ended in, if it was
+        made."""
 
         def unanswered(call: RetryCallState) -> None:
             if call.attempt_number == 1:
@@ -241,12 +304,24 @@ class Underway(ABC):
                         await peers.greet(peer)
                     return await attempt()
 
+        if failed is None:
+            try:
+                return await once()
+            except LinkLost as error:
+                failed = error
+        first = [failed]
+
+        async def again() -> T:
+            if first:
+                raise first.pop()
+            return await once()
+
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(LinkLost),
             wait=wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
             before_sleep=unanswered,
         )
-        return await retrying(once)
+        return await retrying(again)
 
 
 UNBOUNDED: Final[AbstractAsyncContextManager[object]] = nullcontext()

@@ -15,6 +15,7 @@ The promises, for every store (the behaviour suite in tests/journal holds all of
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -214,7 +215,7 @@ class Journal(Protocol):
         """How many forced writes this object has made since it was opened. For tests and metrics."""
         ...
 
-    async def decide(self, proposal: Proposal) -> Ruling:
+    def decide(self, proposal: Proposal) -> Awaitable[Ruling]:
         """Makes the decision, or returns the one that was made before. One atomic step against the fence, the record
         and the request id:
 
