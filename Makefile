@@ -3,6 +3,7 @@
 # make drill    kills every process at every point, under load: the whole matrix, some minutes; a page in build/drills
 # make soak SAGAS=10000   sagas, a fifth of them refused, while processes are killed at random: some minutes
 # make bench    transfers, beside a hand-written loop, SQLAlchemy and DBOS: two minutes; docs/performance.md
+# make scale    many participants, many transactions at once, a long history: some minutes
 # make counts   what a transaction costs in messages, syncs and statements; ARGS=--write makes that the baseline
 # make search   every interleaving of the protocol, by exhaustive search: some minutes
 # make simulate SEEDS=100000   the whole system on virtual time, under seeds: every failure, every order
@@ -29,7 +30,7 @@ READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
 PROTOC := $(TOOLS)/.ready
 
-.PHONY: setup demo drill soak bench counts search simulate test lint unit protos protos-tools baseline clean
+.PHONY: setup demo drill soak bench scale counts search simulate test lint unit protos protos-tools baseline clean
 .DELETE_ON_ERROR:
 
 setup: $(DEV) $(PROTOC)
@@ -80,6 +81,9 @@ soak: $(READY)
 
 bench: $(DEV)
 	@$(BIN)/twophase bench transfer $(ARGS)
+
+scale: $(DEV)
+	@$(BIN)/twophase bench scale $(ARGS)
 
 counts: $(DEV)
 	@$(BIN)/twophase bench counts $(ARGS)

@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
 from twophase.benchmarks.contenders import ABOUT, Contender, missing
+from twophase.benchmarks.parts import Part
 from twophase.sandbox.signals import Failure, end_on_signals, run
 
 if TYPE_CHECKING:
     from twophase.benchmarks.counts import Cost
+    from twophase.benchmarks.scale_values import Scale, Sizes
     from twophase.benchmarks.values import Plan, Report
 
 VOID: Final = 1
@@ -128,6 +131,90 @@ def counts(
     else:
         screen.show_counts(screen.screen(), costs, changed)
     raise typer.Exit(CHANGED if changed else 0)
+
+
+@bench_app.command()
+def scale(
+    part: Annotated[
+        list[Part] | None, typer.Option(show_default="all", help="What is measured. Repeat it for more.")
+    ] = None,
+    quick: Annotated[  # noqa: FBT002 - an option of a command line
+        bool, typer.Option("--quick", help="Everything small, in half a minute; the limits are not for that.")
+    ] = False,
+    participants: Annotated[int | None, typer.Option(min=2, max=64, help="Over how many to fan out.")] = None,
+    delay: Annotated[
+        float | None, typer.Option(metavar="MS", min=0, max=10_000, help="After how long each of them answers.")
+    ] = None,
+    concurrent: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="How many transactions are under way at the same time.")
+    ] = None,
+    transactions: Annotated[
+        int | None, typer.Option(min=1, max=10_000_000, help="Over how many of them the memory is watched.")
+    ] = None,
+    warm_up: Annotated[
+        int | None, typer.Option(metavar="TRANSACTIONS", min=0, max=10_000_000, help="How many come before these.")
+    ] = None,
+    ended: Annotated[
+        list[int] | None,
+        typer.Option(min=1, max=10_000_000, help="How many transactions the journal remembers. Repeat it for more."),
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, max=1_000, help="How often each kind of fan-out is tried.")
+    ] = None,
+    starts: Annotated[
+        int | None, typer.Option(min=1, max=1_000, help="How often the coordinator starts on each journal.")
+    ] = None,
+    json_: Annotated[  # noqa: FBT002 - an option of a command line
+        bool, typer.Option("--json", help="Print one JSON object, and nothing else, on standard output.")
+    ] = False,
+) -> None:
+    """Measure one coordinator with many participants, with many transactions at once, and with a long history.
+
+    The coordinator, its journal and the wire are real; the participants have no databases. Without --quick it takes
+    some minutes and 4 GB of disk. The exit code says nothing about the figures.
+    """
+    _check_installed(())
+    from twophase.benchmarks import resident
+    from twophase.benchmarks.scale_values import QUICK, Sizes
+
+    given: dict[str, Any] = {
+        "participants": participants,
+        "delay": None if delay is None else delay / 1000,
+        "concurrent": concurrent,
+        "transactions": transactions,
+        "warm_up": warm_up,
+        "repeats": repeats,
+        "ended": tuple(dict.fromkeys(ended)) if ended else None,
+        "starts": starts,
+    }
+    sizes = replace(QUICK if quick else Sizes(), **{name: value for name, value in given.items() if value is not None})
+    chosen = tuple(dict.fromkeys(part or Part))
+    if Part.MEMORY in chosen and not resident.is_known():
+        _fail("this machine has no /proc, which the memory is read from: name the other parts with --part", WRONG_INPUT)
+    found = run(_scale(sizes, chosen))
+    if isinstance(found, Failure):
+        _fail(found.message, found.code)
+    if json_:
+        typer.echo(json.dumps(found.to_json()))
+    else:
+        from twophase.benchmarks import scale_screen, screen
+
+        scale_screen.show(screen.screen(), found)
+
+
+async def _scale(sizes: Sizes, parts: tuple[Part, ...]) -> Scale:
+    """The guardian comes before anything that starts threads."""
+    from twophase.sandbox.guardian import Guardian
+
+    end_on_signals()
+    with Guardian() as guardian:
+        from rich.console import Console
+
+        from twophase.benchmarks.scale import run_scale
+        from twophase.benchmarks.scale_screen import progression
+
+        with progression(Console(stderr=True, highlight=False)) as progress:
+            return await run_scale(sizes, parts, guardian, progress)
 
 
 async def _counts(only: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Cost]:

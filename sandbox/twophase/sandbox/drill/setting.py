@@ -9,7 +9,7 @@ import os
 import platform
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -29,13 +29,18 @@ def setting_of(system: System) -> Setting:
     """The setting of a run on this system, which is running."""
     with next(iter(system.clusters.values())).connect() as connection:
         number = connection.info.server_version
+    here = setting_here()
+    return replace(here, versions={**here.versions, "Postgres": f"{number // 10000}.{number % 10000}"})
+
+
+def setting_here() -> Setting:
+    """The setting of a run without a server."""
     return Setting(
         datetime.now(UTC).isoformat(timespec="seconds"),
         f"{platform.system()} {platform.release()}, {platform.machine()}, {os.cpu_count()} processors",
         {
             "twophase": version("twophase"),
             "Python": platform.python_version(),
-            "Postgres": f"{number // 10000}.{number % 10000}",
             "SQLite": sqlite3.sqlite_version,
             "grpcio": version("grpcio"),
             "psycopg": version("psycopg"),
