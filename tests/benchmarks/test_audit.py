@@ -54,8 +54,7 @@ def enter(banks: dict[str, Database], name: str, *, kind: types_pb2.BranchKind.V
     gid = Gid("0123456789abcdef", TXID, NAMES.index(name))
     with banks[name].connect() as connection, connection.transaction():
         connection.execute("SELECT set_config('twophase.branch', %s || ' ' || current_user, true)", [str(gid)])
-        row = ledger.applied(gid, kind, (), fingerprint=b"", position=0)
-        connection.execute(ledger.INSERT_APPLIED, row)
+        connection.execute(ledger.applied(gid, kind, (), fingerprint=b"", position=0))
 
 
 def told() -> Books:

@@ -27,6 +27,7 @@ BRANCH = Branch(
     fingerprint=FINGERPRINT,
     lock_timeout=0.5,
 )
+ROLE = "' postgres'"
 BEGUN = (Reply("SELECT 1"),)
 WORKED = Worked(RESULTS, TransactionStatus.INTRANS)
 BEGIN_AGAIN = (Reply("ROLLBACK"), Reply("BEGIN"), Reply("SET"))
@@ -49,20 +50,20 @@ def played(steps: Generator[Exchange | DoWork, Any, Any], *answers: object) -> A
 
 
 def test_prepared_is_what_the_command_tag_says() -> None:
-    yes = played(prepare(BRANCH), BEGUN, WORKED, (Reply("INSERT 0 1"), Reply("PREPARE TRANSACTION")))
+    yes = played(prepare(BRANCH, ROLE), BEGUN, WORKED, (Reply("INSERT 0 1"), Reply("PREPARE TRANSACTION")))
     assert yes == Prepared(RESULTS)
 
 
 @pytest.mark.parametrize("tag", ["ROLLBACK", "", "COMMIT", "PREPARE"])
 def test_any_other_command_tag_at_prepare_is_a_no(tag: str) -> None:
     """In a failed transaction Postgres answers ROLLBACK, without an error."""
-    no = played(prepare(BRANCH), BEGUN, WORKED, (Reply("INSERT 0 1"), Reply(tag)), NOTHING_THERE)
+    no = played(prepare(BRANCH, ROLE), BEGUN, WORKED, (Reply("INSERT 0 1"), Reply(tag)), NOTHING_THERE)
     assert isinstance(no, No)
     assert f"answered {tag!r}" in no.refusal.message
 
 
 def test_any_other_command_tag_at_a_local_commit_is_no_success() -> None:
-    steps = apply(BRANCH)
+    steps = apply(BRANCH, ROLE)
     answers = (BEGUN, WORKED, (Reply("INSERT 0 1"), Reply("ROLLBACK")), NO_ROW)
     command = next(steps)
     for answer in answers:
@@ -74,7 +75,7 @@ def test_any_other_command_tag_at_a_local_commit_is_no_success() -> None:
 @pytest.mark.parametrize("make", [prepare, apply])
 def test_what_its_synchronous_standby_was_not_waited_for_is_not_known(make: Any) -> None:
     tag = "PREPARE TRANSACTION" if make is prepare else "COMMIT"
-    steps = make(BRANCH)
+    steps = make(BRANCH, ROLE)
     next(steps)
     steps.send(BEGUN)
     steps.send(WORKED)
@@ -84,7 +85,7 @@ def test_what_its_synchronous_standby_was_not_waited_for_is_not_known(make: Any)
 
 def refusing_for_good() -> Generator[Exchange | DoWork, Any, Any]:
     """Up to where the refusal is recorded."""
-    steps = apply(BRANCH)
+    steps = apply(BRANCH, ROLE)
     next(steps)
     steps.send(BEGUN)
     steps.throw(Refused("NO_FUNDS", "there is nothing left"))
@@ -106,10 +107,10 @@ def test_r7_a_refusal_whose_recording_was_cut_off_is_not_known() -> None:
 
 def test_an_answer_that_could_not_be_looked_up_is_the_reason_itself() -> None:
     """The rollback got no answer: the server rolls back what it has lost."""
-    no = played(prepare(BRANCH), BEGUN, Refused("NO_FUNDS", "there is nothing left"), ConnectionGone("gone"))
+    no = played(prepare(BRANCH, ROLE), BEGUN, Refused("NO_FUNDS", "there is nothing left"), ConnectionGone("gone"))
     assert isinstance(no, No)
     assert no.refusal.code == "NO_FUNDS"
-    retry = played(apply(BRANCH), BEGUN, Refused("NO_FUNDS", "there is nothing left"), ConnectionGone("gone"))
+    retry = played(apply(BRANCH, ROLE), BEGUN, Refused("NO_FUNDS", "there is nothing left"), ConnectionGone("gone"))
     assert isinstance(retry, Retry)
     assert retry.refusal.retryable
     assert retry.refusal.kind == types_pb2.REFUSAL_KIND_BUSINESS

@@ -87,7 +87,7 @@ async def test_r7_a_wire_cut_at_the_commit_of_a_compensation_is_not_known_and_as
         async with opened(dsn, work_connections=1) as manager:
             await apply(manager, Do(INSERT, asynchronous=asynchronous))
             cut = wire.cut_requests if request_lost else wire.cut_replies
-            cut(b"INSERT INTO twophase.ledger" if request_lost else b"COMMIT\0")
+            cut(b"CALL twophase.applied" if request_lost else b"COMMIT\0")
             with pytest.raises(OutcomeUnknown, match="whether it is, is not known"):
                 await compensate(manager, Do(UNDO, asynchronous=asynchronous))
             assert undone(purse) == (0 if request_lost else 1)

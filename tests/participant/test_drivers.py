@@ -15,10 +15,11 @@ import pytest
 from psycopg import pq
 
 from fixtures.clusters import Database
+from fixtures.second_phase import gid_of, value
 from twophase.participant import drivers
-from twophase.participant.database import WorkConnection
+from twophase.participant.database import CLEAN, CLEAN_PREPARED, WorkConnection
 from twophase.participant.drivers import drive
-from twophase.participant.exchanges import COMMIT, Exchange, Reply, Steps
+from twophase.participant.exchanges import COMMIT, Exchange, Reply, Statement, Steps
 from twophase.participant.refusals import ConnectionGone
 
 
@@ -98,3 +99,58 @@ def test_what_nobody_is_inside_of_is_freed_though_its_lock_is_held(
     assert watched.freed == [True]
     with pytest.raises(psycopg.OperationalError):
         list(stream)
+
+
+def one(exchange: Exchange) -> Steps[tuple[Reply, ...]]:
+    replies: tuple[Reply, ...] = yield exchange
+    return replies
+
+
+PREPARE = (
+    Statement(b"BEGIN"),
+    Statement(b"SELECT 1, 'one'"),
+    Statement(f"PREPARE TRANSACTION '{gid_of()}'".encode()),
+)
+
+
+def test_every_statement_of_a_string_has_its_reply(connection: WorkConnection) -> None:
+    replies = drive(one(Exchange(PREPARE)), connection)
+    assert [reply.tag for reply in replies] == ["BEGIN", "SELECT 1", "PREPARE TRANSACTION"]
+    assert replies[1].rows == ((1, "one"),)
+    (ended,) = drive(one(Exchange((Statement(f"ROLLBACK PREPARED '{gid_of()}'".encode()),))), connection)
+    assert ended.tag == "ROLLBACK PREPARED"
+
+
+@pytest.mark.parametrize(
+    ("cleaning", "clean"),
+    [
+        (CLEAN, True),
+        (CLEAN_PREPARED, True),
+        (b"SELECT 1/0", False),
+        (b"SELECT true", False),
+        (b"SELECT 1/0; " + CLEAN, False),
+    ],
+)
+def test_how_the_cleaning_goes_changes_no_answer(
+    connection: WorkConnection, database: Database, cleaning: bytes, *, clean: bool
+) -> None:
+    replies = drive(one(Exchange(PREPARE, cleaning=cleaning)), connection)
+    assert replies[-1].tag == "PREPARE TRANSACTION"
+    assert connection.clean is clean
+    assert value(database, "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()") == str(gid_of())
+    with database.connect() as other:
+        other.execute(f"ROLLBACK PREPARED '{gid_of()}'".encode())
+
+
+def test_a_statement_that_is_refused_is_thrown_and_nothing_after_it_is_run(connection: WorkConnection) -> None:
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        drive(one(Exchange((Statement(b"SELECT 1/0"), *PREPARE), cleaning=CLEAN)), connection)
+    assert not connection.clean
+    assert connection.at_rest
+
+
+def test_fewer_answers_than_statements_are_no_answer(connection: WorkConnection) -> None:
+    """Nobody knows then what was done: the session is given up."""
+    with pytest.raises(ConnectionGone):
+        drive(one(Exchange((Statement(b""), Statement(b"")))), connection)
+    assert connection.closed

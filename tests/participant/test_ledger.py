@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from fixtures.clusters import Database
 from fixtures.second_phase import EPOCH, JOURNAL, RESULTS, WORK, ask, empty, gid_of, make_purse
@@ -32,7 +34,7 @@ def session(shared: Database) -> Iterator[psycopg.Connection]:
         yield connection
 
 
-def applied(gid: Gid = GID) -> ledger.Params:
+def applied(gid: Gid = GID) -> bytes:
     return ledger.applied(gid, WORK, RESULTS, fingerprint=b"\x01" * 32, position=5)
 
 
@@ -50,14 +52,14 @@ def test_r7_the_row_of_a_branch_goes_only_into_its_own_transaction(session: psyc
         if wrong is not None:
             begin(session, wrong)
         with pytest.raises(psycopg.errors.NotNullViolation) as caught:
-            session.execute(ledger.INSERT_APPLIED, applied())
+            session.execute(applied())
         assert ledger.is_not_our_transaction(caught.value)
         assert not ledger.is_below_horizon(caught.value)
         assert not ledger.is_taken(caught.value)
         if wrong is not None:
             session.execute("ROLLBACK")
     begin(session, GID)
-    session.execute(ledger.INSERT_APPLIED, applied())
+    session.execute(applied())
     session.execute("COMMIT")
     row = session.execute(ledger.SELECT_ROW, ledger.key_of(GID, WORK)).fetchone()
     assert row is not None
@@ -69,10 +71,11 @@ def test_r5_no_row_is_written_below_the_horizon_and_every_row_at_it(session: psy
     horizon(session, 1_000, Epoch(EPOCH.number, "ffffffff"))
     for at, fits in ((gid_of(6, 0xFFFF), False), (gid_of(7, 0), True), (gid_of(0, epoch=Epoch(4, "aabbccdd")), True)):
         begin(session, at)
-        for statement, row in (
-            (ledger.INSERT_APPLIED, applied(at)),
-            (ledger.INSERT_VERDICT, ledger.tombstone(at, WORK, types_pb2.DECISION_ABORT)),
-        ):
+        statements: tuple[tuple[bytes, ledger.Params | None], ...] = (
+            (applied(at), None),
+            (ledger.INSERT_VERDICT.encode(), ledger.tombstone(at, WORK, types_pb2.DECISION_ABORT)),
+        )
+        for statement, row in statements:
             session.execute("SAVEPOINT before")
             if fits:
                 session.execute(statement, row)
@@ -111,7 +114,7 @@ def test_an_error_of_another_table_is_not_taken_for_one_of_the_ledger(session: p
 def test_r7_a_row_is_never_committed_asynchronously(session: psycopg.Connection, before: str, after: str) -> None:
     session.execute(f"SET synchronous_commit = {before}".encode())
     begin(session, GID)
-    session.execute(ledger.INSERT_APPLIED, applied())
+    session.execute(applied())
     assert ask(session, "SHOW synchronous_commit") == after
     session.execute("ROLLBACK")
     assert ask(session, "SHOW synchronous_commit") == before
@@ -119,6 +122,30 @@ def test_r7_a_row_is_never_committed_asynchronously(session: psycopg.Connection,
     session.execute(ledger.DURABLE)
     assert ask(session, "SHOW synchronous_commit") == after
     session.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize("conforming", ["on", "off"])
+def test_the_row_holds_what_was_given_however_the_session_reads_literals(
+    session: psycopg.Connection, conforming: str
+) -> None:
+    """The role may have any name, and a path of business code finds other operators first."""
+    name = f"it's a \\role {conforming}"
+    with suppress(psycopg.errors.DuplicateObject):
+        session.execute(sql.SQL("CREATE ROLE {} SUPERUSER").format(sql.Identifier(name)))
+    session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(name)))
+    session.execute("CREATE SCHEMA IF NOT EXISTS odd")
+    session.execute("CREATE OR REPLACE FUNCTION odd.never(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT false'")
+    with suppress(psycopg.errors.DuplicateFunction):
+        session.execute("CREATE OPERATOR odd.= (LEFTARG = text, RIGHTARG = text, FUNCTION = odd.never)")
+    session.execute(f"SET standard_conforming_strings = {conforming}; SET search_path = odd, pg_catalog".encode())
+    given = (types_pb2.Payload(json='"it\'s \\"'), types_pb2.Payload(), types_pb2.Payload(json="1" * 100_000))
+    session.execute("BEGIN")
+    session.execute(ledger.mark(GID, ask(session, ledger.OF_ROLE)).encode())
+    session.execute(ledger.applied(GID, WORK, given, fingerprint=b"'\\\0", position=5))
+    found = session.execute("SELECT * FROM twophase.ledger").fetchall()
+    session.execute("ROLLBACK")
+    assert [(row[0], row[1], row[2], row[6], row[7]) for row in found] == [(str(GID), "work", "applied", b"'\\\0", 5)]
+    assert tuple(types_pb2.Payload.FromString(result) for result in found[0][4]) == given
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from fixtures.second_phase import (
 from twophase.participant import migrations
 from twophase.participant.cli import ledger_app
 from twophase.participant.errors import NotReady
-from twophase.participant.migrations import GRANTS, VERSION, migrate, migration_sql
+from twophase.participant.migrations import GRANTS, ROUTINES, VERSION, migrate, migration_sql
 from twophase.participant.outcomes import Aborted, Applied, Committed, Lost, Prepared, Tombstoned
 from twophase.participant.work import Deadline
 from twophase.v1 import types_pb2
@@ -46,6 +46,8 @@ SELECT string_agg(line, E'\n' ORDER BY line) FROM (
   UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'twophase'
   UNION ALL SELECT format('%s %s', oid::regclass, obj_description(oid)) FROM pg_class
     WHERE relnamespace = 'twophase'::regnamespace AND relkind = 'r'
+  UNION ALL SELECT pg_get_functiondef(oid) || obj_description(oid) FROM pg_proc
+    WHERE pronamespace = 'twophase'::regnamespace
   UNION ALL SELECT format('%s %s %s', table_name, grantee, privilege_type) FROM information_schema.table_privileges
     WHERE table_schema = 'twophase'
   UNION ALL SELECT 'meta ' || meta::text FROM twophase.meta
@@ -72,7 +74,7 @@ def second_database(empty_database: Database) -> Iterator[Database]:
 def test_psql_makes_what_the_library_makes(empty_database: Database, second_database: Database, role: str) -> None:
     printed = CliRunner().invoke(ledger_app, ["sql", "--participant", "payment", "--role", role])
     assert (printed.exit_code, printed.stdout) == (0, migration_sql(participant="payment", role=role))
-    assert printed.stdout.count("GRANT ") == len(GRANTS) + 1
+    assert printed.stdout.count("GRANT ") == len(GRANTS) + len(ROUTINES) + 1
     said = psql(empty_database.cluster, empty_database.dsn, printed.stdout)
     assert (said.returncode, said.stderr) == (0, "")
     migrate(second_database.dsn, "payment", role=role)
@@ -121,6 +123,8 @@ def test_an_older_ledger_is_brought_up_to_date(empty_database: Database) -> None
         connection.execute("UPDATE twophase.meta SET schema_version = 0")
         connection.execute("DROP INDEX twophase.ledger_position")
         connection.execute("DROP TABLE twophase.horizon")
+        for routine in ROUTINES:
+            connection.execute(f"DROP PROCEDURE {routine}".encode())
         connection.execute(
             "INSERT INTO twophase.ledger (gid, kind, outcome, journal_position) VALUES ('kept', 'work', 'applied', 1)"
         )
@@ -133,7 +137,7 @@ def test_a_newer_ledger_is_left_alone(empty_database: Database) -> None:
     migrate(empty_database.dsn, "payment")
     with empty_database.connect() as connection:
         connection.execute("UPDATE twophase.meta SET schema_version = 99")
-    with pytest.raises(NotReady, match="the ledger has version 99, this release knows 1") as caught:
+    with pytest.raises(NotReady, match="the ledger has version 99, this release knows 2") as caught:
         migrate(empty_database.dsn, "payment")
     assert caught.value.remedies == ("use a newer release of twophase",)
     said = psql(empty_database.cluster, empty_database.dsn, migration_sql(participant="payment"))

@@ -244,7 +244,7 @@ def test_a_ledger_is_made_and_made_again(run: Callable[..., Result], empty_datab
         result = run("ledger", "migrate", "--participant", "payment", "--dsn", empty_database.dsn)
         assert (result.exit_code, result.stdout) == (
             0,
-            "the ledger of participant 'payment' is up to date (version 1)\n",
+            "the ledger of participant 'payment' is up to date (version 2)\n",
         )
     result = run("ledger", "migrate", "--participant", "stock", "--dsn", empty_database.dsn)
     assert result.exit_code == 1

@@ -16,7 +16,7 @@ from fixtures.second_phase import psql, value
 from twophase.contract.names import InvalidName
 from twophase.participant.database import IDENTITY, identity_of
 from twophase.participant.errors import NotReady
-from twophase.participant.migrations import GRANTS, VERSION, migrate, migration_sql
+from twophase.participant.migrations import GRANTS, ROUTINES, VERSION, migrate, migration_sql
 from twophase.participant.outcomes import Identity
 from twophase.participant.preflight import preflight
 from twophase.participant.resource import ResourceManager, Settings
@@ -180,6 +180,35 @@ def test_each_missing_right_is_told_and_what_is_typed_gives_it(
     assert error.remedies == (f"GRANT {right} ON twophase.{table} TO {quoted};",)
     type_it(database, *error.remedies)
     assert check(dsn).database == database.name
+
+
+@pytest.mark.parametrize("routine", ROUTINES)
+def test_a_procedure_that_may_not_be_called_is_told_and_what_is_typed_allows_it(
+    database: Database, role: str, routine: str
+) -> None:
+    """Everyone may call a procedure, unless the installation is hardened."""
+    with database.connect() as connection:
+        connection.execute(f"REVOKE EXECUTE ON PROCEDURE {routine} FROM PUBLIC".encode())
+    dsn = database.dsn_for(role)
+    assert check(dsn).database == database.name
+    quoted = '"' + role.replace('"', '""') + '"'
+    with database.connect() as connection:
+        connection.execute(f"REVOKE EXECUTE ON PROCEDURE {routine} FROM {quoted}".encode())
+    error = problem(dsn)
+    assert str(error) == f"the role {role!r} may not call {routine}"
+    assert error.remedies == (f"GRANT EXECUTE ON PROCEDURE {routine} TO {quoted};",)
+    type_it(database, *error.remedies)
+    assert check(dsn).database == database.name
+
+
+@pytest.mark.parametrize("routine", ROUTINES)
+def test_a_missing_procedure_is_told_and_the_command_makes_it(database: Database, role: str, routine: str) -> None:
+    with database.connect() as connection:
+        connection.execute(f"DROP PROCEDURE {routine}".encode())
+    error = problem(database.dsn_for(role))
+    assert str(error) == f"the ledger lacks the procedure {routine}"
+    type_it(database, *error.remedies)
+    assert check(database.dsn_for(role)).database == database.name
 
 
 def test_all_that_is_missing_is_told_at_once(database: Database) -> None:

@@ -193,7 +193,7 @@ async def test_r7_a_wire_cut_at_a_local_commit_is_not_known_and_asked_again_it_i
         dsn = purse.dsn.replace(f":{port}/", f":{wire.port}/")
         async with opened(dsn, work_connections=1) as manager:
             cut = wire.cut_requests if request_lost else wire.cut_replies
-            cut(b"INSERT INTO twophase.ledger" if request_lost else b"COMMIT\0")
+            cut(b"CALL twophase.applied" if request_lost else b"COMMIT\0")
             with pytest.raises(OutcomeUnknown, match="whether it is, is not known"):
                 await apply(manager, Do(INSERT, asynchronous=asynchronous))
             assert applied(purse) == (0 if request_lost else 1)

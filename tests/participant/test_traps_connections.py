@@ -14,10 +14,11 @@ from psycopg import pq
 from psycopg.rows import dict_row
 from psycopg.types.numeric import FloatLoader
 
-from fixtures.branches import Do, Step, opened, refusal, vote
+from fixtures.branches import Do, Step, apply, opened, refusal, vote
 from fixtures.clusters import Database
 from fixtures.second_phase import INSERT, RESULTS, applied, empty, gid_of, make_purse, rows, value
-from twophase.participant import lanes
+from twophase.participant import branch, drivers
+from twophase.participant.exchanges import Exchange
 from twophase.participant.outcomes import Committed, No, Prepared, ReadOnly
 from twophase.participant.resource import ResourceManager
 from twophase.sandbox.postgres import Cluster
@@ -208,6 +209,7 @@ CLEAN = (True, 0, 0, 0, 0, True, "")
 
 
 @COLOURS
+@pytest.mark.parametrize("do", [vote, apply])
 @pytest.mark.parametrize(
     "leaving",
     [
@@ -229,7 +231,7 @@ CLEAN = (True, 0, 0, 0, 0, True, "")
     ],
 )  # fmt: skip
 async def test_what_is_left_in_the_session_never_reaches_the_next_branch(
-    manager: ResourceManager, purse: Database, leaving: tuple[Step, ...], *, asynchronous: bool
+    manager: ResourceManager, purse: Database, leaving: tuple[Step, ...], do: Any, *, asynchronous: bool
 ) -> None:
     seen: list[Any] = []
 
@@ -242,7 +244,7 @@ async def test_what_is_left_in_the_session_never_reaches_the_next_branch(
     async def look_async(connection: psycopg.AsyncConnection) -> None:
         seen.append(await (await connection.execute(SEEN.encode())).fetchone())
 
-    await vote(manager, Do(*leaving, asynchronous=asynchronous), gid_of(8))
+    await do(manager, Do(*leaving, asynchronous=asynchronous), gid_of(8))
     answer = await vote(manager, Do(look, INSERT, asynchronous=asynchronous))
     assert seen == [CLEAN]
     assert all(type(number) is int for number in seen[0][1:5])
@@ -374,7 +376,9 @@ async def test_what_is_set_for_a_branch_is_gone_with_its_transaction(manager: Re
     )
     work = Do(lambda connection: found.append(connection.execute(settings).fetchone()), INSERT)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lanes, "RESET", b"SELECT false")
+        patch.setattr(branch, "CLEAN_PREPARED", b"SELECT false")
+        patch.setattr(branch, "CLEAN", b"SELECT false")
+        patch.setattr(drivers, "_CLEANING", Exchange((), cleaning=b"SELECT false"))
         await vote(manager, work)
         await vote(manager, Do("SELECT 1", read_only=True), gid_of(8))
         await refusal(manager, Do("SELECT 1/0"), gid_of(9))

@@ -18,6 +18,7 @@ from psycopg.pq import TransactionStatus
 from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.text import shorten
 from twophase.participant import ledger
+from twophase.participant.database import CLEAN, CLEAN_PREPARED
 from twophase.participant.errors import ParticipantError
 from twophase.participant.exchanges import (
     COMMIT,
@@ -71,19 +72,18 @@ class WorkStopped(ParticipantError):
 _COMPENSATION: Final = types_pb2.BRANCH_KIND_COMPENSATION
 
 _SELECT_ROW: Final = ledger.SELECT_ROW.encode()
-_STILL_OURS: Final = ledger.STILL_OURS.encode()
 _IS_PREPARED: Final = ledger.IS_PREPARED.encode()
-_INSERT_APPLIED: Final = ledger.INSERT_APPLIED.encode()
 _INSERT_VERDICT: Final = ledger.INSERT_VERDICT.encode()
 
 
-def prepare(branch: Branch) -> Steps[Prepared | ReadOnly | No]:
+def prepare(branch: Branch, role: str) -> Steps[Prepared | ReadOnly | No]:
     """Work, ledger row, PREPARE TRANSACTION; or, read-only, work and ROLLBACK (R12). The answer is the vote.
 
+    `role` is the session's, as `ledger.mark` wants it.
     Raises `Stale` (nothing happened) and `OutcomeUnknown` (the branch may be prepared).
     """
     try:
-        yield from _begin(branch)
+        yield from _begin(branch, role)
     except psycopg.Error as error:
         return No(_reason(branch, error))
     try:
@@ -100,13 +100,14 @@ def prepare(branch: Branch) -> Steps[Prepared | ReadOnly | No]:
     return Prepared(results)
 
 
-def apply(branch: Branch) -> Steps[Applied | RefusedForGood | Retry | Tombstoned]:
+def apply(branch: Branch, role: str) -> Steps[Applied | RefusedForGood | Retry | Tombstoned]:
     """Work, ledger row, COMMIT; or the answer that is in the ledger already (R7). A compensation is work, too.
 
+    `role` as for `prepare`.
     Raises `Stale` (nothing happened), `OutcomeUnknown` (the branch may be committed) and `Forgotten`.
     """
     try:
-        found = yield from _begin(branch, look=True)
+        found = yield from _begin(branch, role, look=True)
     except psycopg.Error as error:
         return _retry(_reason(branch, error))
     if found is not None:
@@ -148,24 +149,24 @@ def _by_own_row(branch: Branch, entry: Entry) -> Applied | RefusedForGood | Retr
     return by_row_of_compensation(entry) if branch.kind == _COMPENSATION else by_row(entry)
 
 
-def _begin(branch: Branch, *, look: bool = False) -> Steps[Entry | None]:
+def _begin(branch: Branch, role: str, *, look: bool = False) -> Steps[Entry | None]:
     """BEGIN with everything that holds up to PREPARE, all of it local to the transaction (PgBouncer, R13)."""
     left = branch.deadline.left()
     # At one instant Postgres would report the statement's timeout: the lock's comes first, so that it can be named.
     statement_ms = math.ceil(left * 1000) + 1
     lock_ms = max(1, min(int(branch.lock_timeout * 1000), statement_ms * 9 // 10))
-    gid = branch.gid  # validated: hex digits and dashes
-    text = (
-        f"{branch.begin}{' READ ONLY' if branch.read_only else ''};"
-        f" SELECT set_config('twophase.branch', '{gid} ' || current_user, true),"
-        f" set_config('lock_timeout', '{lock_ms}', true), set_config('statement_timeout', '{statement_ms}', true),"
+    texts = [
+        f"{branch.begin} READ ONLY" if branch.read_only else branch.begin,
+        ledger.mark(branch.gid, role),
+        f"SET LOCAL lock_timeout = {lock_ms}",
+        f"SET LOCAL statement_timeout = {statement_ms}",
         # Code that waits for something else holds its rows no longer than its branch may take.
-        f" set_config('idle_in_transaction_session_timeout', '{statement_ms}', true)"
-    )
+        f"SET LOCAL idle_in_transaction_session_timeout = {statement_ms}",
+    ]
     if look:
-        text += f"; {ledger.row_of(gid, branch.kind)}"
+        texts.append(ledger.row_of(branch.gid, branch.kind))
     try:
-        (reply,) = yield Exchange((Statement(text.encode()),))
+        *_, reply = yield Exchange(tuple([Statement(text.encode()) for text in texts]))
     except ConnectionGone as gone:
         raise Stale from gone
     return ledger.entry_of(reply.rows[0]) if look and reply.rows else None
@@ -209,32 +210,30 @@ def _halted_or_late(branch: Branch) -> Halted | TooLate:
 
 
 def _leave_read_only(branch: Branch) -> Steps[None]:
-    ours, _ = yield Exchange((Statement(_STILL_OURS, {"gid": str(branch.gid)}), ROLLBACK))
+    ours, _ = yield Exchange((Statement(ledger.still_ours(branch.gid)), ROLLBACK), cleaning=CLEAN)
     if ours.rows != ((True,),):
         raise TransactionTampered(ENDED)
 
 
 def _prepare(branch: Branch, results: Results) -> Steps[None]:
-    row = ledger.applied(branch.gid, branch.kind, results, fingerprint=branch.fingerprint, position=branch.position)
-    statement = Statement(f"PREPARE TRANSACTION '{branch.gid}'".encode())
-    reply = yield from _end(branch, Statement(_INSERT_APPLIED, row), statement)
+    reply = yield from _end(branch, results, Statement(f"PREPARE TRANSACTION '{branch.gid}'".encode()), CLEAN_PREPARED)
     # In a failed transaction Postgres answers ROLLBACK, and no error (its manual, PREPARE TRANSACTION, Notes).
     if reply.tag != "PREPARE TRANSACTION":
         raise TransactionTampered(f"PREPARE TRANSACTION answered {reply.tag!r}: {SWALLOWED}")
 
 
 def _commit(branch: Branch, results: Results) -> Steps[None]:
-    row = ledger.applied(branch.gid, branch.kind, results, fingerprint=branch.fingerprint, position=branch.position)
-    reply = yield from _end(branch, Statement(_INSERT_APPLIED, row), COMMIT)
+    reply = yield from _end(branch, results, COMMIT, CLEAN)
     if reply.tag != "COMMIT":
         raise TransactionTampered(f"COMMIT answered {reply.tag!r}: {SWALLOWED}")
 
 
-def _end(branch: Branch, row: Statement, end: Statement) -> Steps[Reply]:
+def _end(branch: Branch, results: Results, end: Statement, cleaning: bytes) -> Steps[Reply]:
     """The row and what makes it last, in one round trip. A server that says no has rolled back; a lost session tells
     nothing."""
+    row = ledger.applied(branch.gid, branch.kind, results, fingerprint=branch.fingerprint, position=branch.position)
     try:
-        replies: tuple[Reply, Reply] = yield Exchange((row, end))
+        _, reply = yield Exchange((Statement(row), end), cleaning=cleaning)
     except ConnectionGone as gone:
         raise OutcomeUnknown(
             f"the connection was lost while {branch.gid} was being {_ending(end)}; whether it is, is not known"
@@ -247,12 +246,12 @@ def _end(branch: Branch, row: Statement, end: Statement) -> Steps[Reply]:
         if isinstance(error, psycopg.errors.QueryCanceled):
             _check_time(branch, error)
         raise
-    _, reply = replies
-    if reply.unreplicated:
+    answered: Reply = reply
+    if answered.unreplicated:
         raise OutcomeUnknown(
             f"{branch.gid} is {_ending(end)} on this server, but the wait for its synchronous standby was cut short"
         )
-    return reply
+    return answered
 
 
 def _ending(end: Statement) -> str:

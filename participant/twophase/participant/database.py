@@ -18,6 +18,7 @@ from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from twophase.participant.errors import NotReady
+from twophase.participant.ledger import OF_ROLE
 from twophase.participant.outcomes import Identity
 
 CONNECT_TIMEOUT: Final = 5
@@ -32,20 +33,11 @@ SELECT system_identifier::text, current_database()::text,
        CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END
 FROM pg_control_system()"""
 
+# What outlives a transaction that was just prepared: it has no cursor WITH HOLD, no LISTEN and no temporary object, or
+# Postgres would have refused (its manual, PREPARE TRANSACTION, Notes). The rest is in `migrations`.
+CLEAN_PREPARED: Final = b"CALL twophase.clean(NULL)"
 # DISCARD ALL, less what would throw away psycopg's prepared statements. RESET goes back to what DSN and role say.
-RESET: Final = (
-    b"CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *;"
-    b" SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES;"
-    b" SELECT EXISTS (SELECT FROM pg_prepared_statements WHERE from_sql)"
-)
-
-
-def has_leftovers(cleaned: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> bool:
-    """True if `RESET` left something behind: statements that business code named with PREPARE."""
-    while cleaned.nextset():
-        pass
-    results = cleaned.pgresult
-    return results is None or results.get_value(0, 0) != b"f"
+CLEAN: Final = b"CLOSE ALL; UNLISTEN *; DISCARD TEMP; " + CLEAN_PREPARED
 
 
 def check_dsn(dsn: str) -> None:
@@ -113,6 +105,7 @@ _NOTICE_SILENCE: Final[Mapping[str, int]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+_CUT_SHORT_BY: Final = "SyncRepWaitForLSN"
 _SAVEPOINTS: Final = "Use connection.transaction() for savepoints, and raise Refused to roll everything back."
 
 
@@ -120,11 +113,26 @@ class _Lendable(psycopg.BaseConnection[Any]):
     """The half of a connection that does no I/O: who has it."""
 
     lent: bool = False
+    clean: bool = False
+    """True if nothing of an earlier branch is left in the session."""
+    cut_short: bool = False
+    """True if the server said, since this was last set to False, that it did not wait for a synchronous standby."""
     identity: Identity
+    role: str
+    """Who acts, as `ledger.mark` wants it."""
+
+    def watch(self) -> None:
+        """Listens to what the server says beside its answers."""
+        self.add_notice_handler(self._hear)
+
+    def _hear(self, notice: psycopg.errors.Diagnostic) -> None:
+        # Its text is translated.
+        self.cut_short = self.cut_short or notice.source_function == _CUT_SHORT_BY
 
     def lend(self) -> None:
         """From now on business code has it."""
         self.lent = True
+        self.clean = False
         # The branch was begun by hand. Should business code end it with SQL of its own, what it sends next must not
         # be committed statement by statement, but fall into a transaction that is rolled back.
         self._autocommit = False
@@ -136,6 +144,7 @@ class _Lendable(psycopg.BaseConnection[Any]):
         self.prepare_threshold = _PREPARE_THRESHOLD
         self._notice_handlers.clear()
         self._notify_handlers.clear()
+        self.watch()
         self._adapters = None
 
     @property
@@ -270,10 +279,12 @@ def _parameters(dsn: str, participant: str) -> dict[str, Any]:
 
 
 def _identify(connection: WorkConnection) -> None:
-    row = connection.execute(IDENTITY).fetchone()
-    connection.identity = identity_of(row)
+    connection.watch()
+    connection.identity = identity_of(connection.execute(IDENTITY).fetchone())
+    ((connection.role,),) = connection.execute(OF_ROLE).fetchall()
 
 
 async def _identify_async(connection: AsyncWorkConnection) -> None:
-    row = await (await connection.execute(IDENTITY)).fetchone()
-    connection.identity = identity_of(row)
+    connection.watch()
+    connection.identity = identity_of(await (await connection.execute(IDENTITY)).fetchone())
+    ((connection.role,),) = await (await connection.execute(OF_ROLE)).fetchall()

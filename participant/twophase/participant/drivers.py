@@ -10,15 +10,16 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg import pq
-from psycopg.rows import tuple_row
+from psycopg.adapt import Transformer
+from psycopg.generators import execute
 
 from twophase.participant.branch import WorkStopped
-from twophase.participant.database import AsyncWorkConnection, WorkConnection
+from twophase.participant.database import CLEAN, AsyncWorkConnection, WorkConnection
 from twophase.participant.errors import ParticipantError
 from twophase.participant.exchanges import DoWork, Exchange, Reply, Statement, Steps, Worked
 from twophase.participant.refusals import ConnectionGone
@@ -26,22 +27,13 @@ from twophase.participant.work import Work
 
 _T = TypeVar("_T")
 
-_CUT_SHORT_BY: Final = "SyncRepWaitForLSN"
 _LEAVE_SECONDS: Final = 1.0
+_GOOD: Final = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
+_CLEANING: Final = Exchange((), cleaning=CLEAN)
 
 
 class WorkQuit(ParticipantError):
     """Business code raised what would end a process or a task (SystemExit, a stray CancelledError)."""
-
-
-class _Notices:
-    """Watches for the warning that a synchronous standby was not waited for (its text is translated)."""
-
-    def __init__(self) -> None:
-        self.cut_short = False
-
-    def __call__(self, notice: psycopg.errors.Diagnostic) -> None:
-        self.cut_short = self.cut_short or notice.source_function == _CUT_SHORT_BY
 
 
 def drive(steps: Steps[_T], connection: WorkConnection, work: Work | None = None) -> _T:
@@ -76,29 +68,41 @@ def drive(steps: Steps[_T], connection: WorkConnection, work: Work | None = None
         return value
 
 
+def clean(connection: WorkConnection) -> None:
+    """Rids a session of what business code may have left in it; `connection.clean` tells whether that worked.
+
+    Raises `psycopg.Error` and `ConnectionGone`.
+    """
+    _exchange(_CLEANING, connection)
+
+
 def _exchange(exchange: Exchange, connection: WorkConnection) -> tuple[Reply, ...]:
-    _check_free(connection)
-    notices = _Notices()
-    connection.add_notice_handler(notices)
+    script = exchange.script()
+    connection.cut_short = False
     try:
-        if len(exchange.statements) == 1:
-            (only,) = exchange.statements
-            cursor = connection.cursor(row_factory=tuple_row)
-            cursor.execute(only.query, only.params, prepare=_prepare(only))
-            return (_reply(cursor, notices),)
-        with connection.pipeline():
-            cursors = [
-                connection.cursor(row_factory=tuple_row).execute(each.query, each.params, prepare=_prepare(each))
-                for each in exchange.statements
-            ]
-        return tuple(_reply(cursor, notices) for cursor in cursors)
-    except Exception as error:
-        if not _is_servers_no(error, connection.pgconn):
-            connection.pgconn.finish()
-            raise ConnectionGone("the connection to the participant's database was lost") from error
+        if script is None:
+            _check_free(connection)
+            results = _pipelined(exchange, connection)
+        elif connection.lock.acquire(blocking=False):
+            try:
+                connection.pgconn.send_query(script)
+                results = connection.wait(execute(connection.pgconn))
+            finally:
+                connection.lock.release()
+        else:
+            raise _still_used(connection)
+        return _told(exchange, results, connection)
+    except psycopg.Error as error:
+        _check_servers_no(error, connection)
         raise
-    finally:
-        connection.remove_notice_handler(notices)
+
+
+def _pipelined(exchange: Exchange, connection: WorkConnection) -> list[pq.abc.PGresult | None]:
+    with connection.pipeline():
+        cursors = [
+            connection.cursor().execute(each.query, each.params, prepare=_prepare(each)) for each in exchange.statements
+        ]
+    return [cursor.pgresult for cursor in cursors]
 
 
 async def drive_async(
@@ -141,38 +145,81 @@ async def drive_async(
         return value
 
 
+async def clean_async(connection: AsyncWorkConnection) -> None:
+    """`clean` in the event loop."""
+    await _exchange_async(_CLEANING, connection)
+
+
 async def _exchange_async(exchange: Exchange, connection: AsyncWorkConnection) -> tuple[Reply, ...]:
     _check_free(connection)
-    notices = _Notices()
-    connection.add_notice_handler(notices)
+    script = exchange.script()
+    connection.cut_short = False
     try:
-        if len(exchange.statements) == 1:
-            (only,) = exchange.statements
-            cursor = connection.cursor(row_factory=tuple_row)
-            await cursor.execute(only.query, only.params, prepare=_prepare(only))
-            return (await _reply_async(cursor, notices),)
-        async with connection.pipeline():
-            cursors = [
-                await connection.cursor(row_factory=tuple_row).execute(each.query, each.params, prepare=_prepare(each))
-                for each in exchange.statements
-            ]
-        return tuple([await _reply_async(cursor, notices) for cursor in cursors])
-    except Exception as error:
-        if not _is_servers_no(error, connection.pgconn):
-            connection.pgconn.finish()
-            raise ConnectionGone("the connection to the participant's database was lost") from error
+        if script is None:
+            results = await _pipelined_async(exchange, connection)
+        else:
+            async with connection.lock:
+                connection.pgconn.send_query(script)
+                results = await connection.wait(execute(connection.pgconn))
+        return _told(exchange, results, connection)
+    except psycopg.Error as error:
+        _check_servers_no(error, connection)
         raise
-    finally:
-        connection.remove_notice_handler(notices)
+
+
+async def _pipelined_async(exchange: Exchange, connection: AsyncWorkConnection) -> list[pq.abc.PGresult | None]:
+    async with connection.pipeline():
+        cursors = [
+            await connection.cursor().execute(each.query, each.params, prepare=_prepare(each))
+            for each in exchange.statements
+        ]
+    return [cursor.pgresult for cursor in cursors]
+
+
+def _told(
+    exchange: Exchange, results: Sequence[pq.abc.PGresult | None], connection: WorkConnection | AsyncWorkConnection
+) -> tuple[Reply, ...]:
+    """One reply for each statement. Raises what the first that failed was answered."""
+    wanted = len(exchange.statements)
+    replies = tuple([_reply(result, connection) for result in results[:wanted]])
+    if len(replies) < wanted:
+        raise psycopg.OperationalError(f"{len(replies)} answers to {wanted} statements")
+    if exchange.cleaning:
+        connection.clean = _is_clean(results[wanted:])
+    return replies
+
+
+def _reply(result: pq.abc.PGresult | None, connection: WorkConnection | AsyncWorkConnection) -> Reply:
+    if result is None or result.status not in _GOOD:
+        if result is None or result.status != pq.ExecStatus.FATAL_ERROR:
+            raise psycopg.OperationalError("a statement was not answered")
+        raise psycopg.errors.error_from_result(result, connection.info.encoding)
+    rows: Sequence[tuple[Any, ...]] = ()
+    if result.ntuples:
+        transformer = Transformer(connection)
+        transformer.set_pgresult(result)
+        rows = transformer.load_rows(0, result.ntuples, tuple)
+    return Reply((result.command_status or b"").decode(), tuple(rows), connection.cut_short)
+
+
+def _is_clean(results: Sequence[pq.abc.PGresult | None]) -> bool:
+    """True if all went well, and nothing was left behind."""
+    good = all(result is not None and result.status in _GOOD for result in results)
+    last = results[-1] if good and results else None
+    return last is not None and last.ntuples == 1 and last.get_value(0, 0) == b"f"
 
 
 def _check_free(connection: WorkConnection | AsyncWorkConnection) -> None:
     """Business code may leave behind what holds the connection's lock for ever (a stream read halfway, a thread)."""
     if connection.lock.locked():
-        if isinstance(connection, WorkConnection):
-            _let_go(connection)
-        connection.pgconn.finish()
-        raise ConnectionGone("business code still used the connection after its end, so it was closed")
+        raise _still_used(connection)
+
+
+def _still_used(connection: WorkConnection | AsyncWorkConnection) -> ConnectionGone:
+    if isinstance(connection, WorkConnection):
+        _let_go(connection)
+    connection.pgconn.finish()
+    return ConnectionGone("business code still used the connection after its end, so it was closed")
 
 
 def _let_go(connection: WorkConnection) -> None:
@@ -192,25 +239,10 @@ def _prepare(statement: Statement) -> bool | None:
     return False if statement.params is None else None
 
 
-def _reply(cursor: psycopg.Cursor[Any], notices: _Notices) -> Reply:
-    while cursor.nextset():
-        pass
-    rows = tuple(cursor.fetchall()) if cursor.description is not None else ()
-    return Reply(cursor.statusmessage or "", rows, notices.cut_short)
-
-
-async def _reply_async(cursor: psycopg.AsyncCursor[Any], notices: _Notices) -> Reply:
-    while cursor.nextset():
-        pass
-    rows = tuple(await cursor.fetchall()) if cursor.description is not None else ()
-    return Reply(cursor.statusmessage or "", rows, notices.cut_short)
-
-
-def _is_servers_no(error: Exception, pgconn: pq.abc.PGconn) -> bool:
-    """True if a living server refused a statement. Everything else leaves the session in a state nobody knows."""
-    return (
-        isinstance(error, psycopg.Error)
-        and error.sqlstate is not None
-        and error.diag.severity_nonlocalized == "ERROR"
-        and pgconn.status == pq.ConnStatus.OK
-    )
+def _check_servers_no(error: psycopg.Error, connection: WorkConnection | AsyncWorkConnection) -> None:
+    """Raises `ConnectionGone` unless a living server refused a statement. Everything else leaves the session in a state
+    nobody knows."""
+    pgconn = connection.pgconn
+    if error.sqlstate is None or error.diag.severity_nonlocalized != "ERROR" or pgconn.status != pq.ConnStatus.OK:
+        pgconn.finish()
+        raise ConnectionGone("the connection to the participant's database was lost") from error

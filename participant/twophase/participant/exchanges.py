@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from psycopg.pq import TransactionStatus
 
@@ -17,15 +17,14 @@ from twophase.participant.outcomes import Results
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement. Without parameters it goes through the simple protocol and may be several, split by ';'."""
+    """One statement."""
 
     query: bytes
     params: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The last result of a statement: its command tag, its rows, and whether a standby's wait was cut short.
+class Reply(NamedTuple):
+    """The result of a statement: its command tag, its rows, and whether a standby's wait was cut short.
 
     `unreplicated` is True if Postgres warned that it stopped waiting for a synchronous standby: what was committed or
     prepared is so on this server only.
@@ -38,13 +37,22 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """Statements for one round trip, answered with as many replies.
+    """Statements for one round trip, answered with as many replies. Without parameters in any of them they are one
+    string of the simple protocol, and after them the session can be cleaned.
 
     Thrown in: `ConnectionGone` if the session is lost, else the first statement's `psycopg.Error` (those after it were
-    not run).
+    not run). How the cleaning went changes no answer; what was not cleaned is not used again.
     """
 
     statements: tuple[Statement, ...]
+    cleaning: bytes = b""
+
+    def script(self) -> bytes | None:
+        """All of it in one string; None if there are parameters."""
+        parts = [each.query for each in self.statements if each.params is None]
+        if len(parts) != len(self.statements):
+            return None
+        return b"; ".join([*parts, self.cleaning] if self.cleaning else parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,14 +21,12 @@ from psycopg_pool import PoolClosed, PoolTimeout
 
 from twophase.participant.branch import Stale
 from twophase.participant.database import (
-    RESET,
     AsyncWorkConnection,
     WorkConnection,
     async_pool,
-    has_leftovers,
     sync_pool,
 )
-from twophase.participant.drivers import drive, drive_async
+from twophase.participant.drivers import clean, clean_async, drive, drive_async
 from twophase.participant.exchanges import Steps
 from twophase.participant.outcomes import Answer, Identity, OutcomeUnknown
 from twophase.participant.refusals import ConnectionGone, NoConnection
@@ -57,7 +55,7 @@ class Run(Protocol):
 class WorkLane(Protocol):
     """Runs business code, inside the steps of its branch."""
 
-    async def run(self, make: Callable[[], Steps[_A]], branch: Branch, work: Work, runs: set[Run]) -> _A:
+    async def run(self, make: Callable[[Branch, str], Steps[_A]], branch: Branch, work: Work, runs: set[Run]) -> _A:
         """Raises what the steps raise, `NoConnection` and `ConnectionGone` if they never began."""
         ...
 
@@ -119,7 +117,7 @@ class SyncWorkLane:
         self._slots = asyncio.Semaphore(size)
         self._pool.open()
 
-    async def run(self, make: Callable[[], Steps[_A]], branch: Branch, work: Work, runs: set[Run]) -> _A:
+    async def run(self, make: Callable[[Branch, str], Steps[_A]], branch: Branch, work: Work, runs: set[Run]) -> _A:
         loop = asyncio.get_running_loop()
         async with _slot(self._slots, branch):
             run = _SyncRun(self._cancellers, branch.deadline)
@@ -138,7 +136,7 @@ class SyncWorkLane:
 
     def _run(
         self,
-        make: Callable[[], Steps[_A]],
+        make: Callable[[Branch, str], Steps[_A]],
         branch: Branch,
         work: Work,
         run: _SyncRun,
@@ -153,7 +151,7 @@ class SyncWorkLane:
                 break
             run.begin(connection)
             try:
-                answer(_signed(drive(make(), connection, work), connection), None)
+                answer(_signed(drive(make(branch, connection.role), connection, work), connection), None)
                 return
             except Stale:
                 connection.pgconn.finish()
@@ -161,18 +159,19 @@ class SyncWorkLane:
                 answer(None, error)
                 return
             finally:
-                self._give_back(connection, clean=run.end())
+                self._give_back(connection, good=run.end())
         answer(None, ConnectionGone("the participant's database could not be reached before the deadline"))
 
-    def _give_back(self, connection: WorkConnection, *, clean: bool) -> None:
+    def _give_back(self, connection: WorkConnection, *, good: bool) -> None:
         """Only what is known to be at rest, and rid of what business code left in the session, is used again."""
-        if clean and connection.at_rest:
+        if good and connection.at_rest:
             try:
-                if has_leftovers(connection.execute(RESET, prepare=False)):
-                    connection.close()
-            except psycopg.Error as error:
+                if not connection.clean:
+                    clean(connection)
+            except (psycopg.Error, ConnectionGone) as error:
                 log.warning("a connection could not be cleaned (%s) and is closed", type(error).__name__)
-                connection.pgconn.finish()
+            if not connection.clean:
+                connection.close()
         else:
             connection.close()
         self._pool.putconn(connection)
@@ -217,7 +216,7 @@ class AsyncWorkLane:
         self._slots = asyncio.Semaphore(size)
         self._cleaning: set[asyncio.Task[None]] = set()
 
-    async def run(self, make: Callable[[], Steps[_A]], branch: Branch, work: Work, runs: set[Run]) -> _A:
+    async def run(self, make: Callable[[Branch, str], Steps[_A]], branch: Branch, work: Work, runs: set[Run]) -> _A:
         await self._pool.open()
         async with _slot(self._slots, branch):
             run = _AsyncRun(branch)
@@ -227,7 +226,7 @@ class AsyncWorkLane:
             finally:
                 runs.discard(run)
 
-    async def _run(self, make: Callable[[], Steps[_A]], branch: Branch, work: Work, run: _AsyncRun) -> _A:
+    async def _run(self, make: Callable[[Branch, str], Steps[_A]], branch: Branch, work: Work, run: _AsyncRun) -> _A:
         for _ in range(self._size + 1):
             try:
                 connection = await self._pool.getconn(branch.deadline.left())
@@ -235,26 +234,29 @@ class AsyncWorkLane:
                 break
             known = False
             try:
-                answer = _signed(await drive_async(make(), connection, work, expires=run.expires), connection)
+                answer = _signed(
+                    await drive_async(make(branch, connection.role), connection, work, expires=run.expires), connection
+                )
                 known = True
                 return answer
             except Stale:
                 continue
             finally:
-                cleaning = asyncio.create_task(self._give_back(connection, clean=known and not run.stopped))
+                cleaning = asyncio.create_task(self._give_back(connection, good=known and not run.stopped))
                 self._cleaning.add(cleaning)
                 cleaning.add_done_callback(self._cleaning.discard)
         raise ConnectionGone("the participant's database could not be reached before the deadline")
 
-    async def _give_back(self, connection: AsyncWorkConnection, *, clean: bool) -> None:
+    async def _give_back(self, connection: AsyncWorkConnection, *, good: bool) -> None:
         """As in the sync lane."""
-        if clean and connection.at_rest:
+        if good and connection.at_rest:
             try:
-                if has_leftovers(await connection.execute(RESET, prepare=False)):
-                    await connection.close()
-            except psycopg.Error as error:
+                if not connection.clean:
+                    await clean_async(connection)
+            except (psycopg.Error, ConnectionGone) as error:
                 log.warning("a connection could not be cleaned (%s) and is closed", type(error).__name__)
-                connection.pgconn.finish()
+            if not connection.clean:
+                await connection.close()
         else:
             await connection.close()
         await self._pool.putconn(connection)

@@ -28,16 +28,6 @@ set_config('synchronous_commit',
 _REMEMBERED: Final[LiteralString] = """
 NOT EXISTS (SELECT FROM twophase.horizon WHERE epoch = %(epoch)s AND sequence > %(sequence)s)"""
 
-# The branch's own row, in its own transaction. The two conditions put NULL into a column that takes none, so that the
-# PREPARE or COMMIT sent in the same round trip cannot succeed: gid, if this is not the transaction that was begun for
-# the branch, under its role; outcome, if the branch lies below the horizon.
-INSERT_APPLIED: Final[LiteralString] = f"""
-INSERT INTO twophase.ledger (gid, kind, outcome, results, fingerprint, journal_position)
-VALUES (CASE WHEN current_setting('twophase.branch', true) = %(gid)s || ' ' || current_user THEN %(gid)s END,
-        %(kind)s, CASE WHEN {_REMEMBERED} THEN 'applied' END,
-        %(results)b::bytea[], %(fingerprint)b::bytea, %(position)s::bigint)
-RETURNING {_DURABLE}"""
-
 # A final refusal, or a tombstone, in a transaction of its own.
 INSERT_VERDICT: Final[LiteralString] = f"""
 INSERT INTO twophase.ledger (gid, kind, outcome, decision, refusal, fingerprint, journal_position)
@@ -63,9 +53,8 @@ SELECT gid, kind, outcome, decision, '{}'::bytea[], NULL::bytea, fingerprint, jo
 FROM unnest(%(lows)s::text[], %(highs)s::text[]) AS wanted (low, high)
 JOIN twophase.ledger ON gid >= low AND gid < high ORDER BY gid, kind DESC"""
 
-# Still the transaction that was begun for the branch, under its role?
-STILL_OURS: Final[LiteralString] = """
-SELECT current_setting('twophase.branch', true) IS NOT DISTINCT FROM %(gid)s || ' ' || current_user"""
+# Who acts in a session at rest, as `mark` wants it.
+OF_ROLE: Final[LiteralString] = "SELECT quote_literal(' ' || current_user)"
 
 # Is the branch prepared, here? GIDs are names of the whole cluster, so the database belongs to the question.
 IS_PREPARED: Final[LiteralString] = """
@@ -148,12 +137,39 @@ def row_of(gid: Gid, kind: types_pb2.BranchKind.ValueType) -> str:
     return f"SELECT {_COLUMNS} FROM twophase.ledger WHERE gid = '{gid}' AND kind = '{KINDS[kind]}'"
 
 
+def mark(gid: Gid, role: str) -> str:
+    """Makes a transaction the branch's, under the role that begins it; until its end. `role` is the `OF_ROLE` of the
+    session: so the mark is a literal, and costs the server no query."""
+    prefix, _, rest = role.partition("'")
+    return f"SET LOCAL twophase.branch = {prefix}'{gid}{rest}"
+
+
+def still_ours(gid: Gid) -> bytes:
+    """Is this still the transaction that was marked for the branch, under its role?"""
+    return f"SELECT current_setting('twophase.branch', true) IS NOT DISTINCT FROM '{gid} ' || current_user".encode()
+
+
 def applied(
     gid: Gid, kind: types_pb2.BranchKind.ValueType, results: Results, *, fingerprint: bytes, position: int
-) -> Params:
-    """The parameters of `INSERT_APPLIED`."""
-    serialised = [result.SerializeToString(deterministic=True) for result in results]
-    return {**key_of(gid, kind), "results": serialised, "fingerprint": fingerprint, "position": position}
+) -> bytes:
+    """Writes the branch's own row in its own transaction; what comes is text, so that it shares one string with the
+    PREPARE or COMMIT. That cannot succeed if a column that takes no NULL was given one: gid, if this is not the
+    transaction that was marked for the branch, under its role; outcome, if the branch lies below the horizon.
+
+    The procedure keeps its plans for the session, with no name that a pooler or DEALLOCATE ALL could take away.
+    """
+    serialised = ", ".join(_bytea(result.SerializeToString(deterministic=True)) for result in results)
+    given = f"ARRAY[{serialised}]" if serialised else "'{}'"
+    txid = gid.txid
+    return (
+        f"CALL twophase.applied('{gid}', '{KINDS[kind]}', {given}, {_bytea(fingerprint)}, {position},"
+        f" '{gid.journal}-{txid.epoch}', {txid.sequence})"
+    ).encode()
+
+
+def _bytea(content: bytes) -> str:
+    """A literal that means the same whatever `standard_conforming_strings` is."""
+    return f"pg_catalog.decode('{content.hex()}', 'hex')"
 
 
 def refused(

@@ -16,7 +16,7 @@ from twophase.contract.names import check_participant_name
 from twophase.participant.database import check_dsn, without_password
 from twophase.participant.errors import NotReady
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 # What the runtime role needs; `preflight` checks the same list. The ledger's rows are never changed, only pruned.
 GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -25,6 +25,11 @@ GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "journal": ("SELECT", "INSERT", "UPDATE"),
     "horizon": ("SELECT", "INSERT", "UPDATE"),
 }
+
+ROUTINES: Final = (
+    "twophase.applied(text, text, bytea[], bytea, bigint, text, bigint)",
+    "twophase.clean(boolean)",
+)
 
 # Any number will do, as long as it never changes: two migrations at once wait for each other on it.
 _LOCK: Final = 7_305_418_220_119
@@ -110,6 +115,45 @@ CREATE TABLE IF NOT EXISTS twophase.horizon (
 COMMENT ON TABLE twophase.horizon IS
   'Where the memory of each epoch, <journal>-<epoch>-<nonce>, begins; every branch below is refused.';
 """,
+    """\
+-- Version 2: what every branch does, with plans that a session keeps. Names and operators are qualified, so that the
+-- search_path of business code changes nothing.
+CREATE OR REPLACE PROCEDURE twophase.applied(
+  branch text, deed text, answered bytea[], print bytea, at_position bigint, of_epoch text, at_sequence bigint)
+LANGUAGE plpgsql AS $applied$
+DECLARE
+  bottom bigint;
+BEGIN
+  SELECT sequence INTO bottom FROM twophase.horizon WHERE epoch OPERATOR(pg_catalog.=) of_epoch;
+  INSERT INTO twophase.ledger (gid, kind, outcome, results, fingerprint, journal_position)
+  VALUES (
+    CASE WHEN pg_catalog.current_setting('twophase.branch', true)
+              OPERATOR(pg_catalog.=) (branch OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) current_user)
+         THEN branch END,
+    deed,
+    CASE WHEN bottom IS NULL OR bottom OPERATOR(pg_catalog.<=) at_sequence THEN 'applied' END,
+    answered, print, at_position);
+  -- What carries a row is never committed more weakly than this (the manual, 20.5.1).
+  IF pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.<>) ALL ('{on,remote_apply}') THEN
+    PERFORM pg_catalog.set_config('synchronous_commit', 'on', true);
+  END IF;
+END
+$applied$;
+COMMENT ON PROCEDURE twophase.applied IS 'Writes the row of a branch inside its own transaction, and nowhere else.';
+
+CREATE OR REPLACE PROCEDURE twophase.clean(INOUT left_behind boolean)
+LANGUAGE plpgsql AS $clean$
+BEGIN
+  SET SESSION AUTHORIZATION DEFAULT;
+  RESET ALL;
+  DISCARD SEQUENCES;
+  PERFORM pg_catalog.pg_advisory_unlock_all();
+  left_behind := EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql);
+END
+$clean$;
+COMMENT ON PROCEDURE twophase.clean IS
+  'Rids a session of what outlives its transactions; true if statements named with PREPARE are left.';
+""",
 )
 
 _END: Final = """\
@@ -142,6 +186,7 @@ def migration_sql(*, participant: str, role: str | None = None) -> str:
         quoted = sql.Identifier(role).as_string(None)
         parts.append(_GRANT.format(role=quoted))
         parts.extend(f"GRANT {', '.join(rights)} ON twophase.{table} TO {quoted};" for table, rights in GRANTS.items())
+        parts.extend(f"GRANT EXECUTE ON PROCEDURE {routine} TO {quoted};" for routine in ROUTINES)
     return "\n".join([*parts, "COMMIT;\n"])
 
 

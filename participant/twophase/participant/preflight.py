@@ -16,7 +16,7 @@ from psycopg import sql
 
 from twophase.participant.database import CONNECT_TIMEOUT, IDENTITY, check_dsn, identity_of, without_password
 from twophase.participant.errors import NotReady
-from twophase.participant.migrations import GRANTS, VERSION
+from twophase.participant.migrations import GRANTS, ROUTINES, VERSION
 from twophase.participant.outcomes import Identity
 
 log = logging.getLogger("twophase.participant")
@@ -40,6 +40,11 @@ WHERE schema.nspname = 'twophase' AND class.relkind IN ('r', 'p')"""
 _OF_IDENTITY: Final = "pg_control_system(), pg_is_in_recovery(), pg_current_wal_lsn(), pg_walfile_name(pg_lsn)"
 _MAY_USE: Final[LiteralString] = "SELECT has_schema_privilege('twophase', 'USAGE')"
 _MAY: Final[LiteralString] = "SELECT has_table_privilege(%s::oid, %s)"
+_ROUTINES: Final[LiteralString] = """
+SELECT 'twophase.' || proname || '(' || oidvectortypes(proargtypes) || ')', proc.oid
+FROM pg_proc AS proc JOIN pg_namespace AS schema ON schema.oid = proc.pronamespace
+WHERE schema.nspname = 'twophase'"""
+_MAY_CALL: Final[LiteralString] = "SELECT has_function_privilege(%s::oid, 'EXECUTE')"
 _META: Final[LiteralString] = "SELECT participant, schema_version FROM twophase.meta"
 
 
@@ -126,6 +131,7 @@ def ledger_problems(connection: psycopg.Connection[Any], participant: str) -> It
                 f"the role {role!r} may not {what} on twophase.{table}",
                 f"GRANT {what} ON twophase.{table} TO {quoted};",
             )
+    yield from _problems_with_routines(connection, role, migrate)
     try:
         with connection.transaction():
             meta = connection.execute(_META).fetchone()
@@ -147,6 +153,16 @@ def ledger_problems(connection: psycopg.Connection[Any], participant: str) -> It
             f"the ledger has version {version}, this release knows {VERSION}",
             "start a newer release of twophase: python -m pip install --upgrade twophase",
         )
+
+
+def _problems_with_routines(connection: psycopg.Connection[Any], role: str, migrate: str) -> Iterator[Problem]:
+    there = dict(connection.execute(_ROUTINES).fetchall())
+    for routine in ROUTINES:
+        if routine not in there:
+            yield f"the ledger lacks the procedure {routine}", migrate
+        elif not _one(connection.execute(_MAY_CALL, (there[routine],)))[0]:
+            quoted = sql.Identifier(role).as_string(connection)
+            yield f"the role {role!r} may not call {routine}", f"GRANT EXECUTE ON PROCEDURE {routine} TO {quoted};"
 
 
 def _one(cursor: psycopg.Cursor[Any]) -> tuple[Any, ...]:

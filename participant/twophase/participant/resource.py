@@ -281,12 +281,12 @@ class ResourceManager:
             return await self._apply(terms, undo(claimed.results), runs)
         return claimed
 
-    async def _run(self, make: Callable[[Branch], Steps[_A]], terms: Branch, work: Work, runs: set[Run]) -> _A:
+    async def _run(self, make: Callable[[Branch, str], Steps[_A]], terms: Branch, work: Work, runs: set[Run]) -> _A:
         if terms.deadline.left() == 0:
             raise TooLate("the deadline had passed when the work arrived; allow more time")
         terms = replace(terms, running=lambda: work.running)
         lane = self._async_lane() if work.asynchronous else self._sync_lane()
-        return await lane.run(lambda: make(terms), terms, work, runs)
+        return await lane.run(make, terms, work, runs)
 
     def _sync_lane(self) -> SyncWorkLane:
         if self._sync is None:

@@ -80,8 +80,7 @@ def _prepare(stage: Stage, bank: str, gids: Sequence[Gid]) -> None:
         for gid in gids:
             connection.execute("BEGIN")
             connection.execute(_BEGIN, [str(gid)])
-            row = ledger.applied(gid, types_pb2.BRANCH_KIND_WORK, (), fingerprint=b"", position=0)
-            connection.execute(ledger.INSERT_APPLIED, row)
+            connection.execute(ledger.applied(gid, types_pb2.BRANCH_KIND_WORK, (), fingerprint=b"", position=0))
             connection.execute(f"PREPARE TRANSACTION '{gid}'".encode())
 
 
