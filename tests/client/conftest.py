@@ -1,18 +1,19 @@
-"""A scripted coordinator and a client of it, for every test here."""
+"""A scripted coordinator and a client of it, for every test here: one that offers streams, and one that does not."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
 from client.scripted import Scripted, serving
 from twophase.coordinator.client import AsyncClient
 
 
-@pytest_asyncio.fixture
-async def coordinator() -> Scripted:
-    return Scripted()
+@pytest_asyncio.fixture(params=[True, False], ids=["by stream", "unary"])
+async def coordinator(request: pytest.FixtureRequest) -> Scripted:
+    return Scripted(offers_streams=request.param)
 
 
 @pytest_asyncio.fixture

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 from grpc_status import rpc_status
 
+from fixtures.streaming import streams_of
 from twophase.contract.status import Problem, to_status
 from twophase.coordinator.transport import SERVER_OPTIONS
 from twophase.v1 import coordinator_pb2, coordinator_pb2_grpc, types_pb2
@@ -61,8 +62,19 @@ class Scripted(coordinator_pb2_grpc.CoordinatorServicer):
     diagnosis: coordinator_pb2.CoordinatorDiagnoseResponse = field(
         default_factory=coordinator_pb2.CoordinatorDiagnoseResponse
     )
+    offers_streams: bool = True
+    streams: int = 0
     asked: asyncio.Event = field(default_factory=_set)  # what the answer on branches in doubt waits for
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self._answers = streams_of(coordinator_pb2.CoordinatorStreamResponse, execute=self.Execute)
+
+    async def Stream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
+        if not self.offers_streams:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no streams here")
+        self.streams += 1
+        await self._answers.serve(context)
 
     def _epoch(self) -> types_pb2.Epoch:
         return types_pb2.Epoch(number=self.epoch, nonce=f"{self.epoch:08x}")
@@ -90,7 +102,9 @@ class Scripted(coordinator_pb2_grpc.CoordinatorServicer):
             case Fault.PENDING:
                 self._answer(request)
                 pending = coordinator_pb2.OUTCOME_PENDING
-                return Response(txid="T", outcome=pending, pending=["payment"], epoch=self._epoch())
+                return Response(
+                    txid="T", outcome=pending, pending=["payment"], epoch=self._epoch(), streams=self.offers_streams
+                )
             case Fault.HANG:
                 self._answer(request)
                 await asyncio.sleep(60)
@@ -120,7 +134,12 @@ class Scripted(coordinator_pb2_grpc.CoordinatorServicer):
             answer.epoch.CopyFrom(self._epoch())
             return answer
         if request.HasField("seen_epoch") and request.seen_epoch != self._epoch():
-            return Response(outcome=coordinator_pb2.OUTCOME_NOT_SEEN, attempt=request.attempt, epoch=self._epoch())
+            return Response(
+                outcome=coordinator_pb2.OUTCOME_NOT_SEEN,
+                attempt=request.attempt,
+                epoch=self._epoch(),
+                streams=self.offers_streams,
+            )
         self.executed.append(request)
         refusal = self.refusals.pop(0) if self.refusals else None
         answer = Response(
@@ -132,6 +151,7 @@ class Scripted(coordinator_pb2_grpc.CoordinatorServicer):
             results=[] if refusal else self.results,
             attempt=request.attempt,
             epoch=self._epoch(),
+            streams=self.offers_streams,
         )
         self.records[request.request_id] = answer
         return answer

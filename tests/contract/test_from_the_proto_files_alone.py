@@ -148,6 +148,9 @@ class Purse(participant_pb2_grpc.ParticipantServicer):
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "a purse has no server to look at")
         raise AssertionError
 
+    async def Stream(self, request_iterator: object, context: Context) -> None:  # type: ignore[override]
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "a purse is asked one thing at a time")
+
 
 @dataclass(frozen=True)
 class Parts:

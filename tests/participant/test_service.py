@@ -1,9 +1,11 @@
-"""The gRPC service: every outcome as its message, every error as its status, over a fake resource manager."""
+"""The gRPC service: every outcome as its message, every error as its status, over a fake resource manager; the same by
+unary calls and on a stream."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 import grpc
@@ -11,6 +13,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from fixtures.participants import DATABASE, FakeResources, make_participant
+from fixtures.streaming import calls_of
 from twophase.contract.names import Epoch, Gid, Txid
 from twophase.contract.status import from_call
 from twophase.participant import NotReady
@@ -67,14 +70,24 @@ def service(resources: FakeResources) -> ParticipantService:
     return ParticipantService(make_participant(), resources)
 
 
-@pytest.fixture
-async def stub(service: ParticipantService) -> AsyncIterator[Stub]:
+@pytest.fixture(params=["unary", "stream"])
+async def stub(request: pytest.FixtureRequest, service: ParticipantService) -> AsyncIterator[Stub]:
     server = grpc.aio.server()
     participant_pb2_grpc.add_ParticipantServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield participant_pb2_grpc.ParticipantStub(channel)
+        stub: Stub = participant_pb2_grpc.ParticipantStub(channel)
+        if request.param == "unary":
+            yield stub
+        else:
+            # The largest requests go by the unary calls all the same.
+            methods = {"prepare": stub.Prepare, "apply": stub.Apply, "commit": stub.Commit, "abort": stub.Abort}
+            calls = calls_of(stub.Stream, participant_pb2.StreamRequest, **methods)
+            for kind in methods:
+                setattr(stub, kind.title(), partial(calls.call, kind, timeout=10))
+            yield stub
+            await calls.close()
     await server.stop(None)
 
 
@@ -372,6 +385,7 @@ async def test_a_handshake_tells_who_this_is_and_what_it_offers(stub: Stub, reso
         last_epoch=types_pb2.Epoch(number=2, nonce="11223344"),
         highest_position=41,
         pruning_left=True,
+        streams=True,
     )
     assert resources.asked == [(JOURNAL, Epoch(3, "aabbccdd"), {Epoch(1, "11223344"): 9})]
     resources.answer = Remembered(None, 0)

@@ -1,4 +1,7 @@
-"""The links to participants: what fails fast, what is lost, what is rejected, and that a link comes back by itself."""
+"""The links to participants: what fails fast, what is lost, what is rejected, and that a link comes back by itself.
+
+Whether a participant offers streams or not changes nothing of it.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,10 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from twophase.coordinator.channels import GrpcLinks
-from twophase.coordinator.engine.links import LinkLost, LinkRejected, NotOffered
+from fixtures.streaming import streams_of
+from twophase.contract.streams.calling import LARGE
+from twophase.coordinator.channels import GrpcLink, GrpcLinks
+from twophase.coordinator.engine.links import Link, LinkLost, LinkRejected, NotOffered
 from twophase.coordinator.transport import SERVER_OPTIONS
 from twophase.v1 import participant_pb2, participant_pb2_grpc
 
@@ -21,13 +26,26 @@ COMMIT = participant_pb2.CommitRequest(gid="g")
 
 
 class Scripted(participant_pb2_grpc.ParticipantServicer):
-    """Answers every call, or fails with `code`, or hangs."""
+    """Answers every call, or fails with `code`, or hangs; by streams, too, if it offers them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, offers_streams: bool = True) -> None:
+        self.offers_streams = offers_streams
+        self.streams = 0
+        self._answers = streams_of(
+            participant_pb2.StreamResponse,
+            prepare=self.Prepare,
+            apply=self.Apply,
+            commit=self.Commit,
+            abort=self.Abort,
+        )
         self.code: grpc.StatusCode | None = None
         self.hang = False
         self.arrived = asyncio.Event()
         self.calls: list[str] = []
+
+    def hang_from_now_on(self) -> None:
+        self.hang = True
+        self.arrived.clear()
 
     async def _answer(self, name: str, context: Any, response: Any) -> Any:
         self.calls.append(name)
@@ -38,8 +56,14 @@ class Scripted(participant_pb2_grpc.ParticipantServicer):
             await context.abort(self.code, "as told")
         return response
 
+    async def Stream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
+        if not self.offers_streams:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no streams here")
+        self.streams += 1
+        await self._answers.serve(context)
+
     async def Handshake(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return await self._answer("Handshake", context, participant_pb2.HandshakeResponse())
+        return await self._answer("Handshake", context, participant_pb2.HandshakeResponse(streams=self.offers_streams))
 
     async def Prepare(self, request: Any, context: Any) -> Any:  # noqa: N802
         return await self._answer("Prepare", context, participant_pb2.PrepareResponse())
@@ -85,9 +109,14 @@ async def links() -> AsyncIterator[GrpcLinks]:
     await links.close()
 
 
+@pytest.fixture(params=[True, False], ids=["by stream", "unary"])
+def offers_streams(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 @pytest_asyncio.fixture
-async def participant() -> Scripted:
-    return Scripted()
+async def participant(*, offers_streams: bool) -> Scripted:
+    return Scripted(offers_streams=offers_streams)
 
 
 @pytest_asyncio.fixture
@@ -96,11 +125,19 @@ async def address(participant: Scripted) -> AsyncIterator[str]:
         yield f"127.0.0.1:{port}"
 
 
-async def test_every_call_reaches_its_method(links: GrpcLinks, participant: Scripted, address: str) -> None:
+async def met(links: GrpcLinks, address: str) -> Link:
+    """A link that has shaken hands, so that it knows about streams; tries until somebody is there."""
     link = links.connect(address)
-    p = participant_pb2
+    while True:
+        with contextlib.suppress(LinkLost):
+            await link.handshake(participant_pb2.HandshakeRequest(), timeout=5)
+            return link
+        await asyncio.sleep(0)
 
-    await link.handshake(p.HandshakeRequest(), timeout=5)
+
+async def test_every_call_reaches_its_method(links: GrpcLinks, participant: Scripted, address: str) -> None:
+    p = participant_pb2
+    link = await met(links, address)
     await link.prepare(p.PrepareRequest(), timeout=5)
     await link.apply(p.ApplyRequest(), timeout=5)
     await link.commit(p.CommitRequest(), timeout=5)
@@ -112,6 +149,7 @@ async def test_every_call_reaches_its_method(links: GrpcLinks, participant: Scri
 
     phases = ["Handshake", "Prepare", "Apply", "Commit", "Abort"]
     assert participant.calls == [*phases, "ListPrepared", "Inspect", "Observe", "Diagnose"]
+    assert participant.streams == (1 if participant.offers_streams else 0)
 
 
 async def test_one_link_an_address_until_it_is_closed(links: GrpcLinks, address: str) -> None:
@@ -129,6 +167,7 @@ async def test_one_link_an_address_until_it_is_closed(links: GrpcLinks, address:
 async def test_a_status_is_lost_or_rejected_and_never_an_outcome(
     links: GrpcLinks, participant: Scripted, address: str, code: grpc.StatusCode
 ) -> None:
+    link = await met(links, address)
     participant.code = code
     repeating_may_help = {
         grpc.StatusCode.CANCELLED,
@@ -142,17 +181,18 @@ async def test_a_status_is_lost_or_rejected_and_never_an_outcome(
     }
 
     with pytest.raises(LinkLost) as caught:
-        await links.connect(address).commit(COMMIT, timeout=5)
+        await link.commit(COMMIT, timeout=5)
 
     assert isinstance(caught.value, LinkRejected) is (code not in repeating_may_help)
     assert isinstance(caught.value, NotOffered) is (code is grpc.StatusCode.UNIMPLEMENTED)
     assert f"Commit at {address}: {code.name}: as told" in str(caught.value)
 
 
-async def test_r13_a_dead_participant_fails_fast_and_not_at_the_timeout(links: GrpcLinks) -> None:
-    async with serving(Scripted()) as port:
-        pass
-    link = links.connect(f"127.0.0.1:{port}")
+async def test_r13_a_dead_participant_fails_fast_and_not_at_the_timeout(
+    links: GrpcLinks, participant: Scripted
+) -> None:
+    async with serving(participant) as port:
+        link = await met(links, f"127.0.0.1:{port}")
     began = time.monotonic()
 
     for _ in range(3):
@@ -162,13 +202,13 @@ async def test_r13_a_dead_participant_fails_fast_and_not_at_the_timeout(links: G
     assert time.monotonic() - began < 5
 
 
-async def test_a_participant_that_is_back_is_found_again_by_itself(links: GrpcLinks) -> None:
-    async with serving(Scripted()) as port:
-        link = links.connect(f"127.0.0.1:{port}")
+async def test_a_participant_that_is_back_is_found_again_by_itself(links: GrpcLinks, participant: Scripted) -> None:
+    async with serving(participant) as port:
+        link = await met(links, f"127.0.0.1:{port}")
         await link.commit(COMMIT, timeout=5)
     with pytest.raises(LinkLost):
         await link.commit(COMMIT, timeout=5)
-    async with serving(Scripted(), port):
+    async with serving(Scripted(offers_streams=participant.offers_streams), port):
         began = time.monotonic()
         while True:
             with contextlib.suppress(LinkLost):
@@ -182,16 +222,18 @@ async def test_a_participant_that_is_back_is_found_again_by_itself(links: GrpcLi
 async def test_a_participant_that_does_not_answer_is_lost_at_the_timeout(
     links: GrpcLinks, participant: Scripted, address: str
 ) -> None:
+    link = await met(links, address)
     participant.hang = True
 
     with pytest.raises(LinkLost, match="DEADLINE_EXCEEDED"):
-        await links.connect(address).commit(COMMIT, timeout=0.1)
+        await link.commit(COMMIT, timeout=0.1)
 
 
 async def test_a_connection_cut_under_a_call_is_lost(links: GrpcLinks, participant: Scripted) -> None:
-    participant.hang = True
     async with serving(participant) as port:
-        call = asyncio.ensure_future(links.connect(f"127.0.0.1:{port}").commit(COMMIT, timeout=30))
+        link = await met(links, f"127.0.0.1:{port}")
+        participant.hang_from_now_on()
+        call = asyncio.ensure_future(link.commit(COMMIT, timeout=30))
         await participant.arrived.wait()
 
     with pytest.raises(LinkLost):
@@ -201,8 +243,9 @@ async def test_a_connection_cut_under_a_call_is_lost(links: GrpcLinks, participa
 async def test_closing_a_link_under_a_call_is_lost_and_no_cancellation(
     links: GrpcLinks, participant: Scripted, address: str
 ) -> None:
-    participant.hang = True
-    call = asyncio.ensure_future(links.connect(address).commit(COMMIT, timeout=30))
+    link = await met(links, address)
+    participant.hang_from_now_on()
+    call = asyncio.ensure_future(link.commit(COMMIT, timeout=30))
     await participant.arrived.wait()
     await links.close()
 
@@ -213,10 +256,59 @@ async def test_closing_a_link_under_a_call_is_lost_and_no_cancellation(
 async def test_cancelling_the_caller_stays_a_cancellation(
     links: GrpcLinks, participant: Scripted, address: str
 ) -> None:
-    participant.hang = True
-    call = asyncio.ensure_future(links.connect(address).commit(COMMIT, timeout=30))
+    link = await met(links, address)
+    participant.hang_from_now_on()
+    call = asyncio.ensure_future(link.commit(COMMIT, timeout=30))
     await participant.arrived.wait()
     call.cancel()
 
     with pytest.raises(asyncio.CancelledError):
         await call
+
+
+async def test_streams_are_used_from_the_handshake_on_that_tells_of_them(links: GrpcLinks) -> None:
+    older, newer = Scripted(offers_streams=False), Scripted()
+    async with serving(older) as port:
+        link = await met(links, f"127.0.0.1:{port}")
+        await link.commit(COMMIT, timeout=5)
+    async with serving(newer, port):
+        await met(links, f"127.0.0.1:{port}")
+        await link.commit(COMMIT, timeout=5)
+
+    assert (older.calls, older.streams) == (["Handshake", "Commit"], 0)
+    assert (newer.calls, newer.streams) == (["Handshake", "Commit"], 1)
+
+
+async def test_a_participant_that_offers_streams_no_more_costs_no_commit_its_answer(links: GrpcLinks) -> None:
+    newer, older = Scripted(), Scripted(offers_streams=False)
+    async with serving(newer) as port:
+        link = await met(links, f"127.0.0.1:{port}")
+        await link.commit(COMMIT, timeout=5)
+    async with serving(older, port):
+        while not older.calls:
+            with contextlib.suppress(LinkLost):
+                await link.commit(COMMIT, timeout=5)
+        await link.commit(COMMIT, timeout=5)
+
+    assert older.calls == ["Commit", "Commit"]
+
+
+async def test_a_large_request_goes_beside_the_stream(links: GrpcLinks) -> None:
+    participant = Scripted()
+    large = participant_pb2.PrepareRequest(fingerprint=bytes(LARGE))
+    async with serving(participant) as port:
+        link = await met(links, f"127.0.0.1:{port}")
+        await link.prepare(large, timeout=5)
+        assert participant.streams == 0
+        await link.prepare(participant_pb2.PrepareRequest(), timeout=5)
+        assert participant.streams == 1
+
+
+async def test_calls_made_together_leave_in_one_message(links: GrpcLinks) -> None:
+    participant = Scripted()
+    async with serving(participant) as port:
+        link = await met(links, f"127.0.0.1:{port}")
+        assert isinstance(link, GrpcLink)
+        await asyncio.gather(*(link.commit(COMMIT, timeout=5) for _ in range(10)))
+
+    assert (link.frames, participant.calls.count("Commit")) == (1, 10)

@@ -248,6 +248,30 @@ def test_every_answer_that_tells_an_outcome_is_known(
     assert [each.what for each in found.told] == ([] if what is None else [what])
 
 
+def test_every_call_of_a_stream_is_known() -> None:
+    calls = [
+        participant_pb2.StreamCall(number=300, commit=participant_pb2.CommitRequest(gid=_GID)),
+        participant_pb2.StreamCall(number=301, prepare=participant_pb2.PrepareRequest(gid=_GID, operations=_WORK)),
+    ]
+    asked = participant_pb2.StreamRequest(calls=calls)
+    outcome = coordinator_pb2.ExecuteResponse(txid=str(_TXID), outcome=coordinator_pb2.OUTCOME_COMMITTED)
+    answers = [
+        coordinator_pb2.CoordinatorStreamAnswer(number=7, failure=types_pb2.CallFailure(code=14)),
+        coordinator_pb2.CoordinatorStreamAnswer(number=8, execute=outcome),
+    ]
+    answered = coordinator_pb2.CoordinatorStreamResponse(answers=answers)
+    settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+    found = judge(
+        *_DECISION_WRITTEN,
+        sent(frame(message(asked.SerializeToString()))),
+        _SYNC,
+        sent(settings, frame(message(answered.SerializeToString())), socket="13<socket:[78]>"),
+    )
+    assert [each.what for each in found.told] == [What.COMMIT, What.PREPARE, What.COMMITTED]
+    (wrong,) = found.wrongs
+    assert "is told commit, to a participant, and the decision was written at line 6, synced at line 8" in wrong
+
+
 def test_a_delegated_transaction_is_told_once_the_delegation_is_synced() -> None:
     apply = participant_pb2.ApplyRequest(gid=_GID, kind=types_pb2.BRANCH_KIND_WORK, operations=_WORK)
     told = sent(frame(message(apply.SerializeToString())))

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import grpc
 
+from twophase.contract.streams.calling import Calls, Rpc, StreamClosed
 from twophase.coordinator.engine.links import Link, LinkLost, LinkRejected, NotOffered
 from twophase.coordinator.transport import CHANNEL_OPTIONS, caller_is_cancelled
 from twophase.v1 import participant_pb2, participant_pb2_grpc
@@ -41,75 +42,123 @@ class _Method(Protocol[_Request_contra, _Response_co]):
     ) -> Awaitable[_Response_co]: ...
 
 
+class _Participant:
+    """The peer at one address, as `Calls` asks it: by stream or unary, and what its failures mean."""
+
+    def __init__(self, address: str, stub: participant_pb2_grpc.ParticipantAsyncStub) -> None:
+        self._address = address
+        self._stub = stub
+        self._methods: dict[str, _Method[Any, Any]] = {
+            "prepare": stub.Prepare,
+            "apply": stub.Apply,
+            "commit": stub.Commit,
+            "abort": stub.Abort,
+        }
+
+    def open(self) -> Rpc:
+        return self._stub.Stream(wait_for_ready=False)
+
+    def frame(self) -> participant_pb2.StreamRequest:
+        return participant_pb2.StreamRequest()
+
+    async def unary(self, kind: str, request: Any, timeout: float) -> Any:
+        return await self.ask(kind, self._methods[kind], request, timeout)
+
+    async def ask(
+        self, kind: str, method: _Method[_Request_contra, _Response], request: _Request_contra, timeout: float
+    ) -> _Response:
+        """One unary call."""
+        try:
+            return await method(request, timeout=timeout, wait_for_ready=False)
+        except grpc.aio.AioRpcError as error:
+            raise self.error(kind, error) from error
+        except grpc.aio.UsageError as error:
+            raise LinkLost(f"{self._where(kind)}: the link is closed") from error
+        except asyncio.CancelledError as error:
+            if caller_is_cancelled():
+                raise
+            raise self.error(kind, StreamClosed()) from error
+
+    def error(self, kind: str, error: grpc.aio.AioRpcError | StreamClosed) -> LinkLost:
+        if isinstance(error, StreamClosed):
+            return LinkLost(f"{self._where(kind)}: the link was closed under the call")
+        return _kind_of(error.code())(f"{self._where(kind)}: {error.code().name}: {error.details()}")
+
+    def _where(self, kind: str) -> str:
+        return f"{kind.title().replace('_', '')} at {self._address}"
+
+
 class GrpcLink:
-    """The calls of `twophase.v1.Participant` at one address, over one channel that connects again by itself."""
+    """The calls of `twophase.v1.Participant` at one address, over one channel that connects again by itself.
+
+    The calls that transactions are made of share a stream where the participant offers one, and return futures.
+    """
 
     def __init__(self, address: str) -> None:
-        self._address = address
         self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-        self._stub = participant_pb2_grpc.ParticipantStub(self._channel)
+        self._stub: participant_pb2_grpc.ParticipantAsyncStub = participant_pb2_grpc.ParticipantStub(self._channel)
+        self._participant = _Participant(address, self._stub)
+        self._calls = Calls(self._participant)
         self.closed = False
+
+    @property
+    def frames(self) -> int:
+        """How many messages were sent on streams."""
+        return self._calls.frames
+
+    def prepare(
+        self, request: participant_pb2.PrepareRequest, *, timeout: float
+    ) -> asyncio.Future[participant_pb2.PrepareResponse]:
+        return self._calls.call("prepare", request, timeout=timeout)
+
+    def apply(
+        self, request: participant_pb2.ApplyRequest, *, timeout: float
+    ) -> asyncio.Future[participant_pb2.ApplyResponse]:
+        return self._calls.call("apply", request, timeout=timeout)
+
+    def commit(
+        self, request: participant_pb2.CommitRequest, *, timeout: float
+    ) -> asyncio.Future[participant_pb2.CommitResponse]:
+        return self._calls.call("commit", request, timeout=timeout)
+
+    def abort(
+        self, request: participant_pb2.AbortRequest, *, timeout: float
+    ) -> asyncio.Future[participant_pb2.AbortResponse]:
+        return self._calls.call("abort", request, timeout=timeout)
 
     async def handshake(
         self, request: participant_pb2.HandshakeRequest, *, timeout: float
     ) -> participant_pb2.HandshakeResponse:
-        return await self._call("Handshake", self._stub.Handshake, request, timeout)
-
-    async def prepare(
-        self, request: participant_pb2.PrepareRequest, *, timeout: float
-    ) -> participant_pb2.PrepareResponse:
-        return await self._call("Prepare", self._stub.Prepare, request, timeout)
-
-    async def apply(self, request: participant_pb2.ApplyRequest, *, timeout: float) -> participant_pb2.ApplyResponse:
-        return await self._call("Apply", self._stub.Apply, request, timeout)
-
-    async def commit(self, request: participant_pb2.CommitRequest, *, timeout: float) -> participant_pb2.CommitResponse:
-        return await self._call("Commit", self._stub.Commit, request, timeout)
-
-    async def abort(self, request: participant_pb2.AbortRequest, *, timeout: float) -> participant_pb2.AbortResponse:
-        return await self._call("Abort", self._stub.Abort, request, timeout)
+        answer = await self._participant.ask("handshake", self._stub.Handshake, request, timeout)
+        self._calls.offered = answer.streams
+        return answer
 
     async def list_prepared(
         self, request: participant_pb2.ListPreparedRequest, *, timeout: float
     ) -> participant_pb2.ListPreparedResponse:
-        return await self._call("ListPrepared", self._stub.ListPrepared, request, timeout)
+        return await self._participant.ask("list_prepared", self._stub.ListPrepared, request, timeout)
 
     async def inspect(
         self, request: participant_pb2.InspectRequest, *, timeout: float
     ) -> participant_pb2.InspectResponse:
-        return await self._call("Inspect", self._stub.Inspect, request, timeout)
+        return await self._participant.ask("inspect", self._stub.Inspect, request, timeout)
 
     async def observe(
         self, request: participant_pb2.ObserveRequest, *, timeout: float
     ) -> participant_pb2.ObserveResponse:
-        return await self._call("Observe", self._stub.Observe, request, timeout)
+        return await self._participant.ask("observe", self._stub.Observe, request, timeout)
 
     async def diagnose(
         self, request: participant_pb2.DiagnoseRequest, *, timeout: float
     ) -> participant_pb2.DiagnoseResponse:
-        return await self._call("Diagnose", self._stub.Diagnose, request, timeout)
+        return await self._participant.ask("diagnose", self._stub.Diagnose, request, timeout)
 
     async def close(self) -> None:
         """Gives the connection back; calls under way raise `LinkLost`. A second call does nothing."""
         if not self.closed:
             self.closed = True
+            await self._calls.close()
             await self._channel.close()
-
-    async def _call(
-        self, name: str, method: _Method[_Request_contra, _Response], request: _Request_contra, timeout: float
-    ) -> _Response:
-        where = f"{name} at {self._address}"
-        try:
-            return await method(request, timeout=timeout, wait_for_ready=False)
-        except grpc.aio.AioRpcError as error:
-            failed = f"{where}: {error.code().name}: {error.details()}"
-            raise _kind_of(error.code())(failed) from error
-        except grpc.aio.UsageError as error:
-            raise LinkLost(f"{where}: the link is closed") from error
-        except asyncio.CancelledError as error:
-            if caller_is_cancelled():
-                raise
-            raise LinkLost(f"{where}: the link was closed under the call") from error
 
 
 def _kind_of(code: grpc.StatusCode) -> type[LinkLost]:

@@ -137,7 +137,8 @@ async def running(
         engine = Engine(journal, links, limits=settings.limits)
         engine.refusal = room.refusal
         engine.failed.add_done_callback(lambda failed: _failed(failed, on_failure))
-        coordinator_pb2_grpc.add_CoordinatorServicer_to_server(CoordinatorService(engine), server)
+        service = CoordinatorService(engine)
+        coordinator_pb2_grpc.add_CoordinatorServicer_to_server(service, server)
         health_service = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
@@ -146,7 +147,7 @@ async def running(
 
         await engine.start()
         # Ended in reverse: nothing new, what runs is finished and answered, then the connections.
-        stack.push_async_callback(server.stop, _ANSWER_SECONDS)
+        stack.push_async_callback(_answer_the_last, server, service)
         stack.push_async_callback(engine.stop, settings.grace)
         stack.push_async_callback(health_service.enter_graceful_shutdown)
         await server.start()
@@ -210,6 +211,11 @@ def refuse_plaintext(settings: Settings) -> None:
             " or authenticated; listen on 127.0.0.1, or, if the network is trusted, pass --allow-plaintext"
             " (TWOPHASE_ALLOW_PLAINTEXT=1)"
         )
+
+
+async def _answer_the_last(server: grpc.aio.Server, service: CoordinatorService) -> None:
+    """What is answered already still leaves."""
+    await asyncio.gather(server.stop(_ANSWER_SECONDS), service.end_streams(timeout=_ANSWER_SECONDS))
 
 
 def _failed(failed: asyncio.Future[None], on_failure: Callable[[BaseException], None]) -> None:

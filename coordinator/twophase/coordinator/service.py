@@ -7,6 +7,7 @@ checks (`validation`), the mapping (`wire`), how a server is assembled (`server`
 # ruff: noqa: ARG002, N802 - gRPC gives the arguments, the contract the names
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -17,7 +18,8 @@ from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 
 from twophase.contract.names import Txid
-from twophase.contract.status import Problem, to_status
+from twophase.contract.status import Problem, to_failure, to_status
+from twophase.contract.streams.answering import Answers, Service
 from twophase.coordinator import operator_wire, reasons, validation, wire
 from twophase.coordinator.engine.api import Answer, DeadLetter, Limits, Rejected, Resolution, Submission, View, Which
 from twophase.coordinator.engine.diagnosis import Diagnosis
@@ -62,6 +64,22 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
 
     def __init__(self, engine: Transactions) -> None:
         self._engine = engine
+        self._streams = Answers(
+            Service(
+                frame=coordinator_pb2.CoordinatorStreamResponse,
+                calls={"execute": self._execute},
+                failure=lambda kind, error: to_failure(_told(_problem(f"/{SERVICE}/{kind.title()}", error))),
+                refusable=frozenset({"execute"}),
+            )
+        )
+
+    async def end_streams(self, *, timeout: float) -> None:
+        """Takes no more calls on streams; each ends once those on it are answered, at the latest after `timeout` s."""
+        self._streams.end()
+        if self._streams.running:
+            await asyncio.wait(self._streams.running, timeout=timeout)
+        for call in self._streams.running:
+            call.cancel()  # as gRPC does with unary calls: the transaction is the engine's, and goes on
 
     async def Register(
         self, request: coordinator_pb2.RegisterRequest, context: _Context
@@ -74,6 +92,16 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
     async def Execute(
         self, request: coordinator_pb2.ExecuteRequest, context: _Context
     ) -> coordinator_pb2.ExecuteResponse:
+        answer = await self._execute(request)
+        answer.streams = True
+        return answer
+
+    async def Stream(  # type: ignore[override]  # gRPC takes a coroutine that reads and writes, the stub knows iterators
+        self, request_iterator: object, context: _Context
+    ) -> None:
+        await self._streams.serve(context)
+
+    async def _execute(self, request: coordinator_pb2.ExecuteRequest) -> coordinator_pb2.ExecuteResponse:
         submission = validation.submission(request, self._engine.limits)
         answer = await self._engine.execute(submission)
         problem = wire.problem_of(answer, request)
@@ -154,7 +182,7 @@ class Guard(grpc.aio.ServerInterceptor):
     """Turns what goes wrong in a call of this service into a status with `google.rpc` details.
 
     Bytes that are no message become INVALID_ARGUMENT (gRPC alone would say INTERNAL), `Rejected` its problem's status,
-    and every other exception INTERNAL with an unknown outcome.
+    and every other exception INTERNAL with an unknown outcome. A stream does that for its calls itself.
     """
 
     def __init__(self) -> None:
@@ -170,7 +198,7 @@ class Guard(grpc.aio.ServerInterceptor):
             return await continuation(handler_call_details)
         if method not in self._handlers:
             handler = await continuation(handler_call_details)
-            if handler is None:
+            if handler is None or handler.request_streaming:
                 return handler
             self._handlers[method] = _guarded(method, handler)
         return self._handlers[method]
@@ -191,19 +219,27 @@ def _guarded(method: str, handler: _Handler) -> _Handler:
             await _abort(context, _unreadable(method, request))
         try:
             return await behavior(request, context)
-        except Rejected as rejected:
-            await _abort(context, rejected.problem)
-        except Exception:  # noqa: BLE001 - a defect of any kind must reach the client as "outcome unknown"
-            _log.exception("%s failed", method)
-            await _abort(context, _defect(method))
+        except Exception as error:  # noqa: BLE001 - a defect of any kind must reach the client as "outcome unknown"
+            await _abort(context, _problem(method, error))
 
     return grpc.unary_unary_rpc_method_handler(
         guarded, request_deserializer=lenient, response_serializer=handler.response_serializer
     )
 
 
+def _problem(method: str, error: Exception) -> Problem:
+    if isinstance(error, Rejected):
+        return error.problem
+    _log.error("%s failed", method, exc_info=error)
+    return _defect(method)
+
+
+def _told(problem: Problem) -> Problem:
+    return replace(problem, message=_cut(problem.message), remedy=_cut(problem.remedy))
+
+
 async def _abort(context: _Context, problem: Problem) -> NoReturn:
-    problem = replace(problem, message=_cut(problem.message), remedy=_cut(problem.remedy))
+    problem = _told(problem)
     status = rpc_status.to_status(to_status(problem))
     await context.abort(problem.code, problem.message, status.trailing_metadata)
 

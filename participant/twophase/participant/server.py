@@ -166,6 +166,7 @@ class ParticipantServer:
 
     async def _finish(self, server: grpc.aio.Server) -> None:
         end = time.monotonic() + self._settings.grace
+        self._service.end_streams()
         await server.stop(self._settings.grace)
         if not await self._service.drain(timeout=max(0.0, end - time.monotonic())):
             _log.warning(

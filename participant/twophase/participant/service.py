@@ -21,7 +21,8 @@ import grpc
 from grpc_status import rpc_status
 
 from twophase.contract.names import Epoch
-from twophase.contract.status import Problem, to_status
+from twophase.contract.status import Problem, to_failure, to_status
+from twophase.contract.streams.answering import Answers, Service
 from twophase.contract.text import shorten
 from twophase.participant import requests
 from twophase.participant.bound import BoundWork, MisfitWork
@@ -61,24 +62,53 @@ _log = logging.getLogger(__name__)
 _LONGEST_MESSAGE: Final = 600
 
 
+# Work. What finishes a branch is always taken: it may be what those before it are waiting for.
+_REFUSABLE: Final = frozenset({"prepare", "apply"})
+
+
 class ParticipantService(participant_pb2_grpc.ParticipantServicer):
     """Answers the coordinator's calls for one participant, from an open resource manager."""
 
     def __init__(self, participant: Participant, resources: ResourceManager) -> None:
         self._participant = participant
         self._resources = resources
-        self._running: set[asyncio.Task[Any]] = set()
+        self._streams = Answers(
+            Service(
+                frame=participant_pb2.StreamResponse,
+                calls={
+                    "prepare": self._prepare,
+                    "apply": self._apply,
+                    "commit": self._commit,
+                    "abort": self._abort,
+                },
+                failure=lambda _, error: to_failure(_problem(error)),
+                refusable=_REFUSABLE,
+            )
+        )
+        # Those that came by streams and those that came alone.
+        self._running: set[asyncio.Task[Any]] = self._streams.running
 
     @property
     def running(self) -> int:
         """How many calls are being worked on, those whose caller is gone included."""
         return len(self._running)
 
+    def end_streams(self) -> None:
+        """Takes no more calls on streams; each ends once those on it are answered."""
+        self._streams.end()
+
     async def drain(self, *, timeout: float) -> bool:
         """Waits until nothing is being worked on, at most `timeout` seconds; True if so."""
         if self._running:
             await asyncio.wait(self._running, timeout=timeout)
         return not self._running
+
+    async def Stream(  # type: ignore[override]  # gRPC takes a coroutine that reads and writes, the stub knows iterators
+        self,
+        request_iterator: object,  # noqa: ARG002 - the context is read instead
+        context: _Context,
+    ) -> None:
+        await self._streams.serve(context)
 
     async def Handshake(
         self, request: participant_pb2.HandshakeRequest, context: _Context
@@ -136,6 +166,7 @@ class ParticipantService(participant_pb2_grpc.ParticipantServicer):
             last_epoch=None if remembered.last_epoch is None else _epoch(remembered.last_epoch),
             highest_position=remembered.highest_position,
             pruning_left=remembered.pruning_left,
+            streams=True,
         )
 
     async def _prepare(self, request: participant_pb2.PrepareRequest) -> participant_pb2.PrepareResponse:
@@ -302,6 +333,14 @@ def _unheard(task: asyncio.Task[Any]) -> None:
 
 def _problem(error: BaseException) -> Problem:
     """What a call tells that has no outcome. Everything but a rejection may have started something."""
+    problem = _mapped(error)
+    message = problem.message.encode()
+    if len(message) <= _LONGEST_MESSAGE:
+        return problem
+    return replace(problem, message=message[:_LONGEST_MESSAGE].decode(errors="ignore") + "...")
+
+
+def _mapped(error: BaseException) -> Problem:
     match error:
         case requests.Rejected(problem=problem):
             return problem
@@ -331,9 +370,6 @@ def _unanswered(code: grpc.StatusCode, reason: str, error: BaseException) -> Pro
 
 
 async def _abort(context: _Context, problem: Problem) -> NoReturn:
-    message = problem.message.encode()
-    if len(message) > _LONGEST_MESSAGE:
-        problem = replace(problem, message=message[:_LONGEST_MESSAGE].decode(errors="ignore") + "...")
     status = rpc_status.to_status(to_status(problem))
     await context.abort(problem.code, problem.message, status.trailing_metadata)
 

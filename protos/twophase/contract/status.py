@@ -15,8 +15,11 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from twophase.contract.text import shorten
+from twophase.v1 import types_pb2
 
 DOMAIN: Final = "twophase"
+_DETAILS: Final = "grpc-status-details-bin"
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode if code is not grpc.StatusCode.OK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,27 @@ def _pack(status: status_pb2.Status, detail: error_details_pb2.ErrorInfo | error
     packed = Any()
     packed.Pack(detail)
     status.details.append(packed)
+
+
+def to_failure(problem: Problem) -> types_pb2.CallFailure:
+    """A problem as it is told on a stream of calls."""
+    status = to_status(problem)
+    return types_pb2.CallFailure(code=status.code, message=status.message, details=status.SerializeToString())
+
+
+def of_failure(failure: types_pb2.CallFailure) -> grpc.aio.AioRpcError:
+    """What was told on a stream, as the error that the unary call raises. A code that is none becomes UNKNOWN."""
+    trailers = grpc.aio.Metadata((_DETAILS, failure.details)) if failure.details else grpc.aio.Metadata()
+    return _error(_CODES.get(failure.code, grpc.StatusCode.UNKNOWN), failure.message, trailers)
+
+
+def failed_call(code: grpc.StatusCode, message: str) -> grpc.aio.AioRpcError:
+    """The error of a call that nobody answered."""
+    return _error(code, message, grpc.aio.Metadata())
+
+
+def _error(code: grpc.StatusCode, message: str, trailers: grpc.aio.Metadata) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailers, details=message)
 
 
 def from_call(call: FailedCall) -> Problem:

@@ -387,6 +387,7 @@ class ExecuteResponse(_message.Message):
     HEURISTIC_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
     txid: _builtins.str
     """The transaction's name, `<epoch>-<nonce>-<sequence>`; empty for OUTCOME_NOT_SEEN."""
     outcome: Global___Outcome.ValueType
@@ -397,6 +398,8 @@ class ExecuteResponse(_message.Message):
     """
     attempt: _builtins.int
     """The attempt that this is the outcome of. For a request id that is committed, the attempt that committed it."""
+    streams: _builtins.bool
+    """True if the coordinator offers Stream. Told by a unary answer; one on a stream may leave it."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.OperationResult]:
         """What the operations returned, in the order of the request; for OUTCOME_COMMITTED. Empty if they are not at hand
@@ -431,10 +434,11 @@ class ExecuteResponse(_message.Message):
         heuristic: _abc.Iterable[_builtins.str] | None = ...,
         attempt: _builtins.int = ...,
         epoch: _types_pb2.Epoch | None = ...,
+        streams: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "attempt", b"attempt", "epoch", b"epoch", "heuristic", b"heuristic", "outcome", b"outcome", "pending", b"pending", "refusals", b"refusals", "results", b"results", "txid", b"txid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "attempt", b"attempt", "epoch", b"epoch", "heuristic", b"heuristic", "outcome", b"outcome", "pending", b"pending", "refusals", b"refusals", "results", b"results", "streams", b"streams", "txid", b"txid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1538,3 +1542,117 @@ class ParticipantDiagnosis(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ParticipantDiagnosis: _TypeAlias = ParticipantDiagnosis  # noqa: Y015
+
+@_typing.final
+class CoordinatorStreamRequest(_message.Message):
+    """Calls that were ready together. At least one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___CoordinatorStreamCall]:
+        """In the order in which they were made, which says nothing about when they are answered."""
+
+    def __init__(
+        self,
+        *,
+        calls: _abc.Iterable[Global___CoordinatorStreamCall] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CoordinatorStreamRequest: _TypeAlias = CoordinatorStreamRequest  # noqa: Y015
+
+@_typing.final
+class CoordinatorStreamCall(_message.Message):
+    """One call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    EXECUTE_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Its number in this stream; the answer repeats it."""
+    @_builtins.property
+    def execute(self) -> Global___ExecuteRequest:
+        """As the unary call Execute."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        execute: Global___ExecuteRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execute", b"execute", "request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execute", b"execute", "number", b"number", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["execute"]  # noqa: Y015
+    _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
+
+Global___CoordinatorStreamCall: _TypeAlias = CoordinatorStreamCall  # noqa: Y015
+
+@_typing.final
+class CoordinatorStreamResponse(_message.Message):
+    """Answers that were ready together. At least one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___CoordinatorStreamAnswer]:
+        """In any order."""
+
+    def __init__(
+        self,
+        *,
+        answers: _abc.Iterable[Global___CoordinatorStreamAnswer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CoordinatorStreamResponse: _TypeAlias = CoordinatorStreamResponse  # noqa: Y015
+
+@_typing.final
+class CoordinatorStreamAnswer(_message.Message):
+    """The answer to one call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    EXECUTE_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """The number of the call."""
+    @_builtins.property
+    def execute(self) -> Global___ExecuteResponse:
+        """To Execute."""
+
+    @_builtins.property
+    def failure(self) -> _types_pb2.CallFailure:
+        """The call was not answered: the status of the unary call."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        execute: Global___ExecuteResponse | None = ...,
+        failure: _types_pb2.CallFailure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "execute", b"execute", "failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "execute", b"execute", "failure", b"failure", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["execute", "failure"]  # noqa: Y015
+    _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
+
+Global___CoordinatorStreamAnswer: _TypeAlias = CoordinatorStreamAnswer  # noqa: Y015

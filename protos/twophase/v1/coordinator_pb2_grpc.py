@@ -105,6 +105,11 @@ class CoordinatorStub(object):
                 request_serializer=twophase_dot_v1_dot_coordinator__pb2.ResolveDeadLetterRequest.SerializeToString,
                 response_deserializer=twophase_dot_v1_dot_coordinator__pb2.ResolveDeadLetterResponse.FromString,
                 _registered_method=True)
+        self.Stream = channel.stream_stream(
+                '/twophase.v1.Coordinator/Stream',
+                request_serializer=twophase_dot_v1_dot_coordinator__pb2.CoordinatorStreamRequest.SerializeToString,
+                response_deserializer=twophase_dot_v1_dot_coordinator__pb2.CoordinatorStreamResponse.FromString,
+                _registered_method=True)
 
 
 class CoordinatorServicer(object):
@@ -245,6 +250,23 @@ class CoordinatorServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Stream(self, request_iterator, context):
+        """Carries Execute in both directions, several in a message: it costs both sides a fraction of the unary calls, and
+        changes nothing else about them.
+
+        Optional: a coordinator that offers it says so in its answer to a unary Execute; any other answers UNIMPLEMENTED. The
+        client numbers the calls of a stream, each number once. Every call begins when its message is read, without waiting for those before it, and is answered under
+        its number as soon as its answer is ready, in any order and in any company. A stream that ends, however it ends,
+        leaves the calls on it that have no answer unanswered, as a lost connection does with a unary Execute; they are
+        worked on all the same. A client that closes its side (half-closes) gets the answers that are left, and then OK. Close a
+        stream that has nothing to carry: pings over an idle one may be taken for abuse. Send large requests by the unary
+        Execute, so that small ones need not wait for them. INVALID_ARGUMENT as the end of the stream: a message on it could
+        not be read, and nothing in that message was started.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CoordinatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -317,6 +339,11 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.ResolveDeadLetter,
                     request_deserializer=twophase_dot_v1_dot_coordinator__pb2.ResolveDeadLetterRequest.FromString,
                     response_serializer=twophase_dot_v1_dot_coordinator__pb2.ResolveDeadLetterResponse.SerializeToString,
+            ),
+            'Stream': grpc.stream_stream_rpc_method_handler(
+                    servicer.Stream,
+                    request_deserializer=twophase_dot_v1_dot_coordinator__pb2.CoordinatorStreamRequest.FromString,
+                    response_serializer=twophase_dot_v1_dot_coordinator__pb2.CoordinatorStreamResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -698,6 +725,33 @@ class Coordinator(object):
             '/twophase.v1.Coordinator/ResolveDeadLetter',
             twophase_dot_v1_dot_coordinator__pb2.ResolveDeadLetterRequest.SerializeToString,
             twophase_dot_v1_dot_coordinator__pb2.ResolveDeadLetterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Stream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/twophase.v1.Coordinator/Stream',
+            twophase_dot_v1_dot_coordinator__pb2.CoordinatorStreamRequest.SerializeToString,
+            twophase_dot_v1_dot_coordinator__pb2.CoordinatorStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

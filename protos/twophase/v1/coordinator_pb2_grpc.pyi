@@ -126,6 +126,19 @@ class CoordinatorStub:
     May be repeated: of one that is resolved already nothing is recorded again. NOT_FOUND if there is no such dead letter,
     or it was done meanwhile. FAILED_PRECONDITION if the participant cannot be reached to bar it (see `even_if_away`).
     """
+    Stream: _grpc.StreamStreamMultiCallable[_coordinator_pb2.CoordinatorStreamRequest, _coordinator_pb2.CoordinatorStreamResponse]
+    """Carries Execute in both directions, several in a message: it costs both sides a fraction of the unary calls, and
+    changes nothing else about them.
+
+    Optional: a coordinator that offers it says so in its answer to a unary Execute; any other answers UNIMPLEMENTED. The
+    client numbers the calls of a stream, each number once. Every call begins when its message is read, without waiting for those before it, and is answered under
+    its number as soon as its answer is ready, in any order and in any company. A stream that ends, however it ends,
+    leaves the calls on it that have no answer unanswered, as a lost connection does with a unary Execute; they are
+    worked on all the same. A client that closes its side (half-closes) gets the answers that are left, and then OK. Close a
+    stream that has nothing to carry: pings over an idle one may be taken for abuse. Send large requests by the unary
+    Execute, so that small ones need not wait for them. INVALID_ARGUMENT as the end of the stream: a message on it could
+    not be read, and nothing in that message was started.
+    """
 
 @_typing.type_check_only
 class CoordinatorAsyncStub(CoordinatorStub):
@@ -205,6 +218,19 @@ class CoordinatorAsyncStub(CoordinatorStub):
 
     May be repeated: of one that is resolved already nothing is recorded again. NOT_FOUND if there is no such dead letter,
     or it was done meanwhile. FAILED_PRECONDITION if the participant cannot be reached to bar it (see `even_if_away`).
+    """
+    Stream: _aio.StreamStreamMultiCallable[_coordinator_pb2.CoordinatorStreamRequest, _coordinator_pb2.CoordinatorStreamResponse]  # type: ignore[assignment]
+    """Carries Execute in both directions, several in a message: it costs both sides a fraction of the unary calls, and
+    changes nothing else about them.
+
+    Optional: a coordinator that offers it says so in its answer to a unary Execute; any other answers UNIMPLEMENTED. The
+    client numbers the calls of a stream, each number once. Every call begins when its message is read, without waiting for those before it, and is answered under
+    its number as soon as its answer is ready, in any order and in any company. A stream that ends, however it ends,
+    leaves the calls on it that have no answer unanswered, as a lost connection does with a unary Execute; they are
+    worked on all the same. A client that closes its side (half-closes) gets the answers that are left, and then OK. Close a
+    stream that has nothing to carry: pings over an idle one may be taken for abuse. Send large requests by the unary
+    Execute, so that small ones need not wait for them. INVALID_ARGUMENT as the end of the stream: a message on it could
+    not be read, and nothing in that message was started.
     """
 
 class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
@@ -366,6 +392,25 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
 
         May be repeated: of one that is resolved already nothing is recorded again. NOT_FOUND if there is no such dead letter,
         or it was done meanwhile. FAILED_PRECONDITION if the participant cannot be reached to bar it (see `even_if_away`).
+        """
+
+    @_abc_1.abstractmethod
+    def Stream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_coordinator_pb2.CoordinatorStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.CoordinatorStreamResponse], _abc.AsyncIterator[_coordinator_pb2.CoordinatorStreamResponse]]:
+        """Carries Execute in both directions, several in a message: it costs both sides a fraction of the unary calls, and
+        changes nothing else about them.
+
+        Optional: a coordinator that offers it says so in its answer to a unary Execute; any other answers UNIMPLEMENTED. The
+        client numbers the calls of a stream, each number once. Every call begins when its message is read, without waiting for those before it, and is answered under
+        its number as soon as its answer is ready, in any order and in any company. A stream that ends, however it ends,
+        leaves the calls on it that have no answer unanswered, as a lost connection does with a unary Execute; they are
+        worked on all the same. A client that closes its side (half-closes) gets the answers that are left, and then OK. Close a
+        stream that has nothing to carry: pings over an idle one may be taken for abuse. Send large requests by the unary
+        Execute, so that small ones need not wait for them. INVALID_ARGUMENT as the end of the stream: a message on it could
+        not be read, and nothing in that message was started.
         """
 
 def add_CoordinatorServicer_to_server(servicer: CoordinatorServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

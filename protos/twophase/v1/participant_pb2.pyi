@@ -282,6 +282,7 @@ class HandshakeResponse(_message.Message):
     LAST_EPOCH_FIELD_NUMBER: _builtins.int
     HIGHEST_POSITION_FIELD_NUMBER: _builtins.int
     PRUNING_LEFT_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
     participant: _builtins.str
     """The participant's name."""
     highest_position: _builtins.int
@@ -293,6 +294,8 @@ class HandshakeResponse(_message.Message):
     """True if rows below a horizon of this call are still there: they are pruned a bounded number at a time. Send the same
     horizons again.
     """
+    streams: _builtins.bool
+    """True if it offers Stream."""
     @_builtins.property
     def identity(self) -> _types_pb2.DatabaseIdentity:
         """Its database."""
@@ -314,10 +317,11 @@ class HandshakeResponse(_message.Message):
         last_epoch: _types_pb2.Epoch | None = ...,
         highest_position: _builtins.int = ...,
         pruning_left: _builtins.bool = ...,
+        streams: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "last_epoch", b"last_epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["highest_position", b"highest_position", "identity", b"identity", "last_epoch", b"last_epoch", "operations", b"operations", "participant", b"participant", "pruning_left", b"pruning_left"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["highest_position", b"highest_position", "identity", b"identity", "last_epoch", b"last_epoch", "operations", b"operations", "participant", b"participant", "pruning_left", b"pruning_left", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1096,3 +1100,153 @@ class DiagnoseResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DiagnoseResponse: _TypeAlias = DiagnoseResponse  # noqa: Y015
+
+@_typing.final
+class StreamRequest(_message.Message):
+    """Calls that were ready together. At least one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamCall]:
+        """In the order in which they were made, which says nothing about when they are answered."""
+
+    def __init__(
+        self,
+        *,
+        calls: _abc.Iterable[Global___StreamCall] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamRequest: _TypeAlias = StreamRequest  # noqa: Y015
+
+@_typing.final
+class StreamCall(_message.Message):
+    """One call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PREPARE_FIELD_NUMBER: _builtins.int
+    APPLY_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    ABORT_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Its number in this stream; the answer repeats it."""
+    @_builtins.property
+    def prepare(self) -> Global___PrepareRequest:
+        """As the unary call Prepare."""
+
+    @_builtins.property
+    def apply(self) -> Global___ApplyRequest:
+        """As the unary call Apply."""
+
+    @_builtins.property
+    def commit(self) -> Global___CommitRequest:
+        """As the unary call Commit."""
+
+    @_builtins.property
+    def abort(self) -> Global___AbortRequest:
+        """As the unary call Abort."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        prepare: Global___PrepareRequest | None = ...,
+        apply: Global___ApplyRequest | None = ...,
+        commit: Global___CommitRequest | None = ...,
+        abort: Global___AbortRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "apply", b"apply", "commit", b"commit", "prepare", b"prepare", "request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "apply", b"apply", "commit", b"commit", "number", b"number", "prepare", b"prepare", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["prepare", "apply", "commit", "abort"]  # noqa: Y015
+    _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
+
+Global___StreamCall: _TypeAlias = StreamCall  # noqa: Y015
+
+@_typing.final
+class StreamResponse(_message.Message):
+    """Answers that were ready together. At least one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamAnswer]:
+        """In any order."""
+
+    def __init__(
+        self,
+        *,
+        answers: _abc.Iterable[Global___StreamAnswer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamResponse: _TypeAlias = StreamResponse  # noqa: Y015
+
+@_typing.final
+class StreamAnswer(_message.Message):
+    """The answer to one call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PREPARE_FIELD_NUMBER: _builtins.int
+    APPLY_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    ABORT_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """The number of the call."""
+    @_builtins.property
+    def prepare(self) -> Global___PrepareResponse:
+        """To Prepare."""
+
+    @_builtins.property
+    def apply(self) -> Global___ApplyResponse:
+        """To Apply."""
+
+    @_builtins.property
+    def commit(self) -> Global___CommitResponse:
+        """To Commit."""
+
+    @_builtins.property
+    def abort(self) -> Global___AbortResponse:
+        """To Abort."""
+
+    @_builtins.property
+    def failure(self) -> _types_pb2.CallFailure:
+        """The call was not answered: the status of the unary call."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        prepare: Global___PrepareResponse | None = ...,
+        apply: Global___ApplyResponse | None = ...,
+        commit: Global___CommitResponse | None = ...,
+        abort: Global___AbortResponse | None = ...,
+        failure: _types_pb2.CallFailure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "answer", b"answer", "apply", b"apply", "commit", b"commit", "failure", b"failure", "prepare", b"prepare"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "answer", b"answer", "apply", b"apply", "commit", b"commit", "failure", b"failure", "number", b"number", "prepare", b"prepare"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["prepare", "apply", "commit", "abort", "failure"]  # noqa: Y015
+    _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
+
+Global___StreamAnswer: _TypeAlias = StreamAnswer  # noqa: Y015

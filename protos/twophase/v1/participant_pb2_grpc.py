@@ -80,6 +80,11 @@ class ParticipantStub(object):
                 request_serializer=twophase_dot_v1_dot_participant__pb2.DiagnoseRequest.SerializeToString,
                 response_deserializer=twophase_dot_v1_dot_participant__pb2.DiagnoseResponse.FromString,
                 _registered_method=True)
+        self.Stream = channel.stream_stream(
+                '/twophase.v1.Participant/Stream',
+                request_serializer=twophase_dot_v1_dot_participant__pb2.StreamRequest.SerializeToString,
+                response_deserializer=twophase_dot_v1_dot_participant__pb2.StreamResponse.FromString,
+                _registered_method=True)
 
 
 class ParticipantServicer(object):
@@ -180,6 +185,29 @@ class ParticipantServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Stream(self, request_iterator, context):
+        """Carries the calls Prepare, Apply, Commit and Abort in both directions, several in a message: it costs both sides a
+        fraction of the unary calls, and changes nothing else about them.
+
+        Optional: a participant that offers it says so in its answer to Handshake, any other answers UNIMPLEMENTED and is sent
+        the unary calls. It offers those all the same; a coordinator sends large requests by them, and others as it likes.
+
+        The coordinator numbers the calls of a stream, each number once. Every call begins when its message is read, without
+        waiting for those before it, and is answered under its number as soon as its answer is ready, in any order and in
+        any company. Never let one call wait for another: the Commit that frees a row comes after the Prepare that waits for
+        it. Whoever has more work than it can hold answers RESOURCE_EXHAUSTED or UNAVAILABLE for that Prepare or Apply, and
+        goes on reading; Commit and Abort are always taken.
+
+        A stream that ends, however it ends, leaves the calls on it that have no answer unanswered, as a lost connection does
+        with unary calls. They are worked on all the same. A coordinator whose side is closed (half-closed) sends no more
+        calls: answer those that are left, then end the stream with OK. It closes a stream that has carried nothing for a
+        few seconds, before it would ping over it, and opens another when it has something to say. A participant that stops
+        answers what it is working on, and ends its streams.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ParticipantServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -227,6 +255,11 @@ def add_ParticipantServicer_to_server(servicer, server):
                     servicer.Diagnose,
                     request_deserializer=twophase_dot_v1_dot_participant__pb2.DiagnoseRequest.FromString,
                     response_serializer=twophase_dot_v1_dot_participant__pb2.DiagnoseResponse.SerializeToString,
+            ),
+            'Stream': grpc.stream_stream_rpc_method_handler(
+                    servicer.Stream,
+                    request_deserializer=twophase_dot_v1_dot_participant__pb2.StreamRequest.FromString,
+                    response_serializer=twophase_dot_v1_dot_participant__pb2.StreamResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -473,6 +506,33 @@ class Participant(object):
             '/twophase.v1.Participant/Diagnose',
             twophase_dot_v1_dot_participant__pb2.DiagnoseRequest.SerializeToString,
             twophase_dot_v1_dot_participant__pb2.DiagnoseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Stream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/twophase.v1.Participant/Stream',
+            twophase_dot_v1_dot_participant__pb2.StreamRequest.SerializeToString,
+            twophase_dot_v1_dot_participant__pb2.StreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -141,6 +141,25 @@ class ParticipantStub:
 
     May be repeated. A participant that does not offer it answers UNIMPLEMENTED.
     """
+    Stream: _grpc.StreamStreamMultiCallable[_participant_pb2.StreamRequest, _participant_pb2.StreamResponse]
+    """Carries the calls Prepare, Apply, Commit and Abort in both directions, several in a message: it costs both sides a
+    fraction of the unary calls, and changes nothing else about them.
+
+    Optional: a participant that offers it says so in its answer to Handshake, any other answers UNIMPLEMENTED and is sent
+    the unary calls. It offers those all the same; a coordinator sends large requests by them, and others as it likes.
+
+    The coordinator numbers the calls of a stream, each number once. Every call begins when its message is read, without
+    waiting for those before it, and is answered under its number as soon as its answer is ready, in any order and in
+    any company. Never let one call wait for another: the Commit that frees a row comes after the Prepare that waits for
+    it. Whoever has more work than it can hold answers RESOURCE_EXHAUSTED or UNAVAILABLE for that Prepare or Apply, and
+    goes on reading; Commit and Abort are always taken.
+
+    A stream that ends, however it ends, leaves the calls on it that have no answer unanswered, as a lost connection does
+    with unary calls. They are worked on all the same. A coordinator whose side is closed (half-closed) sends no more
+    calls: answer those that are left, then end the stream with OK. It closes a stream that has carried nothing for a
+    few seconds, before it would ping over it, and opens another when it has something to say. A participant that stops
+    answers what it is working on, and ends its streams.
+    """
 
 @_typing.type_check_only
 class ParticipantAsyncStub(ParticipantStub):
@@ -204,6 +223,25 @@ class ParticipantAsyncStub(ParticipantStub):
     """Looks whether the database is set up as prepared transactions need it. Writes nothing.
 
     May be repeated. A participant that does not offer it answers UNIMPLEMENTED.
+    """
+    Stream: _aio.StreamStreamMultiCallable[_participant_pb2.StreamRequest, _participant_pb2.StreamResponse]  # type: ignore[assignment]
+    """Carries the calls Prepare, Apply, Commit and Abort in both directions, several in a message: it costs both sides a
+    fraction of the unary calls, and changes nothing else about them.
+
+    Optional: a participant that offers it says so in its answer to Handshake, any other answers UNIMPLEMENTED and is sent
+    the unary calls. It offers those all the same; a coordinator sends large requests by them, and others as it likes.
+
+    The coordinator numbers the calls of a stream, each number once. Every call begins when its message is read, without
+    waiting for those before it, and is answered under its number as soon as its answer is ready, in any order and in
+    any company. Never let one call wait for another: the Commit that frees a row comes after the Prepare that waits for
+    it. Whoever has more work than it can hold answers RESOURCE_EXHAUSTED or UNAVAILABLE for that Prepare or Apply, and
+    goes on reading; Commit and Abort are always taken.
+
+    A stream that ends, however it ends, leaves the calls on it that have no answer unanswered, as a lost connection does
+    with unary calls. They are worked on all the same. A coordinator whose side is closed (half-closed) sends no more
+    calls: answer those that are left, then end the stream with OK. It closes a stream that has carried nothing for a
+    few seconds, before it would ping over it, and opens another when it has something to say. A participant that stops
+    answers what it is working on, and ends its streams.
     """
 
 class ParticipantServicer(metaclass=_abc_1.ABCMeta):
@@ -319,6 +357,31 @@ class ParticipantServicer(metaclass=_abc_1.ABCMeta):
         """Looks whether the database is set up as prepared transactions need it. Writes nothing.
 
         May be repeated. A participant that does not offer it answers UNIMPLEMENTED.
+        """
+
+    @_abc_1.abstractmethod
+    def Stream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_participant_pb2.StreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_participant_pb2.StreamResponse], _abc.AsyncIterator[_participant_pb2.StreamResponse]]:
+        """Carries the calls Prepare, Apply, Commit and Abort in both directions, several in a message: it costs both sides a
+        fraction of the unary calls, and changes nothing else about them.
+
+        Optional: a participant that offers it says so in its answer to Handshake, any other answers UNIMPLEMENTED and is sent
+        the unary calls. It offers those all the same; a coordinator sends large requests by them, and others as it likes.
+
+        The coordinator numbers the calls of a stream, each number once. Every call begins when its message is read, without
+        waiting for those before it, and is answered under its number as soon as its answer is ready, in any order and in
+        any company. Never let one call wait for another: the Commit that frees a row comes after the Prepare that waits for
+        it. Whoever has more work than it can hold answers RESOURCE_EXHAUSTED or UNAVAILABLE for that Prepare or Apply, and
+        goes on reading; Commit and Abort are always taken.
+
+        A stream that ends, however it ends, leaves the calls on it that have no answer unanswered, as a lost connection does
+        with unary calls. They are worked on all the same. A coordinator whose side is closed (half-closed) sends no more
+        calls: answer those that are left, then end the stream with OK. It closes a stream that has carried nothing for a
+        few seconds, before it would ping over it, and opens another when it has something to say. A participant that stops
+        answers what it is working on, and ends its streams.
         """
 
 def add_ParticipantServicer_to_server(servicer: ParticipantServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

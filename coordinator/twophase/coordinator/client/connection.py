@@ -1,16 +1,18 @@
 """The connection to a coordinator: one channel, which connects by itself and again after every loss.
 
-Lives here: the channel, and telling "closed" from "cancelled". Must not live here: what is sent, retries.
+Lives here: the channel, the stream on it, and telling "closed" from "cancelled". Must not live here: what is sent,
+retries.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import grpc
 
+from twophase.contract.streams.calling import Calls, Rpc, StreamClosed
 from twophase.coordinator.client.execution import Closed
 from twophase.coordinator.transport import CHANNEL_OPTIONS, caller_is_cancelled
 from twophase.v1 import coordinator_pb2, coordinator_pb2_grpc
@@ -32,11 +34,13 @@ class Connection:
 
     def __init__(self, address: str) -> None:
         self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-        self.stub = coordinator_pb2_grpc.CoordinatorStub(self._channel)
+        self.stub: coordinator_pb2_grpc.CoordinatorAsyncStub = coordinator_pb2_grpc.CoordinatorStub(self._channel)
         self._closed = asyncio.Event()
+        self._calls = Calls(self)
 
     async def close(self) -> None:
         self._closed.set()
+        await self._calls.close()
         await self._channel.close()
 
     async def ready(self, within: float) -> None:
@@ -59,7 +63,23 @@ class Connection:
     async def execute(
         self, request: coordinator_pb2.ExecuteRequest, *, timeout: float
     ) -> coordinator_pb2.ExecuteResponse:
-        return await self.call(self.stub.Execute, request, timeout=timeout)
+        return cast(coordinator_pb2.ExecuteResponse, await self._calls.call("execute", request, timeout=timeout))
+
+    # --- what `Calls` asks --------------------------------------------------------------------------------------------
+
+    def open(self) -> Rpc:
+        return self.stub.Stream()
+
+    def frame(self) -> coordinator_pb2.CoordinatorStreamRequest:
+        return coordinator_pb2.CoordinatorStreamRequest()
+
+    async def unary(self, kind: str, request: Any, timeout: float) -> Any:  # noqa: ARG002 - there is only one
+        answer = await self.call(self.stub.Execute, request, timeout=timeout)
+        self._calls.offered = answer.streams
+        return answer
+
+    def error(self, kind: str, error: grpc.aio.AioRpcError | StreamClosed) -> Exception:  # noqa: ARG002
+        return Closed() if isinstance(error, StreamClosed) else error
 
     async def call(self, method: Method[_Request, _Response], request: _Request, *, timeout: float) -> _Response:
         try:

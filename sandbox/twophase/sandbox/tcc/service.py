@@ -106,6 +106,13 @@ class Participant(participant_pb2_grpc.ParticipantServicer):
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is no server to look at")
         raise AssertionError
 
+    async def Stream(  # type: ignore[override]  # gRPC takes a coroutine, the stub knows iterators
+        self,
+        request_iterator: object,  # noqa: ARG002
+        context: _Context,
+    ) -> None:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "every call comes by itself here")
+
     def _handshake(self, request: participant_pb2.HandshakeRequest) -> participant_pb2.HandshakeResponse:
         if request.participant != self._name:
             raise OtherName(f"this is {self._name!r}, not {request.participant[:63]!r}; register it as {self._name!r}")
