@@ -46,6 +46,7 @@ async def test_a_stopping_coordinator_lets_what_is_prepared_finish_within_its_gr
         asking = asyncio.create_task(engine.execute(submission(*BOTH)))
         await until(lambda: bool(world.order.prepared))
         stopping = asyncio.create_task(engine.stop(10))
+        await asyncio.sleep(0)
         with pytest.raises(Rejected, match="stopping"):
             await engine.execute(submission(*BOTH, request_id="r-2"))
         assert not stopping.done()

@@ -72,8 +72,9 @@ async def test_closing_twice_is_fine_and_then_nothing_works(store: Store) -> Non
     await journal.close()
     with pytest.raises(JournalClosed, match="open it again"):
         journal.append(begun(journal, 1))
+    with pytest.raises(JournalClosed, match="open it again"):
+        await journal.decide(propose(journal, 1))
     for call in (
-        journal.decide(propose(journal, 1)),
         journal.flush(),
         journal.register(SHOP),
         journal.fence(journal.epoch),
@@ -161,12 +162,12 @@ async def test_r5_a_proposer_this_journal_never_knew_decides_nothing(journal: Jo
 
 
 async def test_r5_fence_and_proposal_of_one_moment_keep_their_order(journal: Journal) -> None:
-    before, _, after = await asyncio.gather(
-        journal.decide(propose(journal, 1)),
-        journal.fence(journal.epoch),
-        journal.decide(propose(journal, 2)),
-        return_exceptions=True,
-    )
+    first = [
+        asyncio.ensure_future(journal.decide(propose(journal, 1))),
+        asyncio.create_task(journal.fence(journal.epoch)),
+    ]
+    await asyncio.sleep(0)
+    before, _, after = await asyncio.gather(*first, journal.decide(propose(journal, 2)), return_exceptions=True)
     assert before == Ruling(COMMIT, ACCEPTED)
     assert isinstance(after, EpochFenced)
 

@@ -63,9 +63,9 @@ async def test_r4_nothing_tells_a_decision_before_its_sync() -> None:
     journal = await MemoryJournal.open(disk)
     disk.free.clear()
     tasks = [
-        asyncio.create_task(journal.decide(propose(journal, 1, COMMIT, claim=request("order")))),
-        asyncio.create_task(journal.decide(propose(journal, 1, ABORT))),
-        asyncio.create_task(journal.decide(propose(journal, 2, COMMIT, claim=request("order", 2)))),
+        asyncio.ensure_future(journal.decide(propose(journal, 1, COMMIT, claim=request("order")))),
+        asyncio.ensure_future(journal.decide(propose(journal, 1, ABORT))),
+        asyncio.ensure_future(journal.decide(propose(journal, 2, COMMIT, claim=request("order", 2)))),
         asyncio.create_task(journal.transaction(txid(journal, 1))),
         asyncio.create_task(journal.request("order")),
         asyncio.create_task(journal.unfinished()),
@@ -109,7 +109,7 @@ async def test_a_crash_during_a_sync_does_not_reach_the_disk() -> None:
     disk = SlowDisk()
     journal = await MemoryJournal.open(disk)
     disk.free.clear()
-    deciding = asyncio.create_task(journal.decide(propose(journal, 1)))
+    deciding = asyncio.ensure_future(journal.decide(propose(journal, 1)))
     await settle()
     disk.crash()
     disk.sync = MemoryDisk().sync
@@ -127,7 +127,7 @@ async def test_r10_what_a_killed_process_has_written_can_be_read_and_is_forced_b
     disk = SlowDisk()
     journal = await MemoryJournal.open(disk)
     disk.free.clear()
-    deciding = asyncio.create_task(journal.decide(propose(journal, 1)))
+    deciding = asyncio.ensure_future(journal.decide(propose(journal, 1)))
     await settle()
     disk.kill()
     disk.free.set()
@@ -151,7 +151,7 @@ async def test_r10_what_a_killed_process_has_written_is_lost_if_the_machine_dies
     disk = SlowDisk()
     journal = await MemoryJournal.open(disk)
     disk.free.clear()
-    deciding = asyncio.create_task(journal.decide(propose(journal, 1)))
+    deciding = asyncio.ensure_future(journal.decide(propose(journal, 1)))
     await settle()
     disk.kill()
     opening = asyncio.create_task(MemoryJournal.open(disk))

@@ -50,7 +50,9 @@ async def test_r10_a_failed_write_fails_everybody_for_good(path: Path, monkeypat
         assert result.__cause__ is broken
         assert "disk I/O error" in str(result)
         assert "stop this process" in str(result)
-    for call in (journal.decide(propose(journal, 1)), journal.unfinished(), journal.flush()):
+    with pytest.raises(JournalFailed):
+        await journal.decide(propose(journal, 1))
+    for call in (journal.unfinished(), journal.flush()):
         with pytest.raises(JournalFailed):
             await call
     with pytest.raises(JournalFailed):
@@ -75,7 +77,7 @@ async def test_r10_what_waits_behind_a_failed_write_fails_too(path: Path, monkey
         raise sqlite3.OperationalError("disk I/O error")
 
     async def join() -> None:
-        behind.append(asyncio.create_task(journal.decide(propose(journal, 2))))
+        behind.append(asyncio.ensure_future(journal.decide(propose(journal, 2))))
         await asyncio.sleep(0)
 
     monkeypatch.setattr(sqlite_writer, "write", fail)
@@ -115,7 +117,7 @@ async def test_a_second_decision_is_refused_by_the_file_itself(path: Path) -> No
 
 async def test_a_writer_that_is_cancelled_fails_the_journal_instead_of_hanging(path: Path) -> None:
     journal = await SqliteJournal.open(path)
-    deciding = asyncio.create_task(journal.decide(propose(journal, 1)))
+    deciding = asyncio.ensure_future(journal.decide(propose(journal, 1)))
     await asyncio.sleep(0)
     (writer,) = (task for task in asyncio.all_tasks() if task.get_name() == f"writer of {path}")
     writer.cancel()

@@ -7,7 +7,7 @@ as text is order as numbers and no name is a prefix of another. Must not live he
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 MAX_BRANCHES: Final = 0x10000
@@ -39,15 +39,17 @@ class Epoch:
 
     number: int
     nonce: str
+    _text: str = field(init=False, repr=False, compare=False)  # asked for a dozen times in every transaction
 
     def __post_init__(self) -> None:
         if not 0 < self.number < 2**32:
             raise InvalidName(f"epoch number {self.number} is not between 1 and {2**32 - 1}")
         if _NONCE_RE.fullmatch(self.nonce) is None:
             raise InvalidName(f"epoch nonce {self.nonce!r} is not 8 lower-case hex digits")
+        object.__setattr__(self, "_text", f"{self.number:08x}-{self.nonce}")
 
     def __str__(self) -> str:
-        return f"{self.number:08x}-{self.nonce}"
+        return self._text
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -56,13 +58,18 @@ class Txid:
 
     epoch: Epoch
     sequence: int
+    _text: str = field(init=False, repr=False, compare=False)  # as above
 
     def __post_init__(self) -> None:
         if not 0 <= self.sequence < MAX_SEQUENCE:
             raise InvalidName(f"sequence {self.sequence} is not between 0 and {MAX_SEQUENCE - 1}")
+        object.__setattr__(self, "_text", f"{self.epoch}-{self.sequence:012x}")
 
     def __str__(self) -> str:
-        return f"{self.epoch}-{self.sequence:012x}"
+        return self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
 
     @classmethod
     def parse(cls, text: str) -> Txid:

@@ -16,36 +16,32 @@ from twophase.coordinator.engine.api import Call, Protocol
 
 def request_fingerprint(calls: Iterable[Call], protocol: Protocol = Protocol.TWO_PHASE) -> bytes:
     """32 bytes over all operations of a request, in order, and for a saga over its shape."""
-    digest = hashlib.sha256()
+    fields: list[bytes] = []
     for call in calls:
-        _add(digest, call.participant.encode())
-        _add_work(digest, call)
+        fields += (call.participant.encode(), *_work(call))
         if protocol is Protocol.SAGA:
             after = ",".join(map(str, call.after))
-            _add(digest, b"saga", call.step.encode(), after.encode(), b"pivot" if call.pivot else b"")
-    return digest.digest()
+            fields += (b"saga", call.step.encode(), after.encode(), b"pivot" if call.pivot else b"")
+    return _digest(fields)
 
 
 def branch_fingerprint(calls: Iterable[Call]) -> bytes:
     """32 bytes over the operations of one branch, in order."""
-    digest = hashlib.sha256()
-    for call in calls:
-        _add_work(digest, call)
-    return digest.digest()
+    return _digest(field for call in calls for field in _work(call))
 
 
-def _add_work(digest: hashlib._Hash, call: Call) -> None:
-    _add(digest, call.operation.encode())
-    match call.payload.WhichOneof("content"):
+def _work(call: Call) -> tuple[bytes, ...]:
+    payload = call.payload
+    match payload.WhichOneof("content"):
         case "message":
-            _add(digest, b"message", call.payload.message.type_url.encode(), call.payload.message.value)
+            return call.operation.encode(), b"message", payload.message.type_url.encode(), payload.message.value
         case "json":
-            _add(digest, b"json", call.payload.json.encode())
+            return call.operation.encode(), b"json", payload.json.encode()
         case None:
-            _add(digest, b"nothing")
+            return call.operation.encode(), b"nothing"
 
 
-def _add(digest: hashlib._Hash, *fields: bytes) -> None:
-    for field in fields:
-        digest.update(len(field).to_bytes(8, "big"))
-        digest.update(field)
+def _digest(fields: Iterable[bytes]) -> bytes:
+    return hashlib.sha256(
+        b"".join(part for field in fields for part in (len(field).to_bytes(8, "big"), field))
+    ).digest()

@@ -35,19 +35,23 @@ async def find(submission: Submission, peers: Peers) -> tuple[Offered, ...] | Re
     what no participant offers."""
     names = dict.fromkeys(call.participant for call in submission.calls)
     found = {name: _known(peers, submission.calls, name) for name in names}
-    answers = await asyncio.gather(*(_offered(peers, peer, submission.deadline) for peer in found.values()))
+    offered: dict[str, Offers] = {name: peer.operations for name, peer in found.items() if peer.operations is not None}
     away: Reason | None = None
-    offered: dict[str, Offers] = {}
-    for peer, answer in zip(found.values(), answers, strict=True):
-        if isinstance(answer, LinkLost):
-            away = away or reasons.unreachable(peer.name, str(answer))
-        else:
-            offered[peer.name] = answer
-    checked = [
-        Offered(peer, call, await _checked(peers, peer, offered[peer.name], index, call))
-        for index, call in enumerate(submission.calls)
-        if (peer := found[call.participant]).name in offered
-    ]
+    strangers = [peer for name, peer in found.items() if name not in offered]
+    if strangers:
+        answers = await asyncio.gather(*(_offered(peers, peer, submission.deadline) for peer in strangers))
+        for peer, answer in zip(strangers, answers, strict=True):
+            if isinstance(answer, LinkLost):
+                away = away or reasons.unreachable(peer.name, str(answer))
+            else:
+                offered[peer.name] = answer
+    checked = []
+    for index, call in enumerate(submission.calls):
+        if call.participant in offered:
+            peer, offers = found[call.participant], offered[call.participant]
+            described = offers.get(call.operation) or await _deployed_anew(peers, peer, offers, index, call)
+            rejections.refuse_another_type(described, index, call)
+            checked.append(Offered(peer, call, described))
     return away or tuple(checked)
 
 
@@ -74,19 +78,16 @@ async def _offered(peers: Peers, peer: Peer, within: float) -> Offers | LinkLost
         return error
 
 
-async def _checked(
-    peers: Peers, peer: Peer, offered: Offers, index: int, call: Call
+async def _deployed_anew(
+    peers: Peers, peer: Peer, offers: Offers, index: int, call: Call
 ) -> participant_pb2.OperationDescription:
-    described = offered.get(call.operation)
-    if described is None:
-        try:  # it may have been deployed anew since it shook hands
-            await peers.greet(peer)
-        except LinkLost:
-            pass
-        else:
-            offered = peer.operations or {}
-            described = offered.get(call.operation)
-    if described is None:
-        raise rejections.unknown_operation(index, call, sorted(offered))
-    rejections.refuse_another_type(described, index, call)
-    return described
+    """The participant may have been deployed anew since it shook hands."""
+    try:
+        await peers.greet(peer)
+    except LinkLost:
+        pass
+    else:
+        offers = peer.operations or {}
+    if call.operation not in offers:
+        raise rejections.unknown_operation(index, call, sorted(offers))
+    return offers[call.operation]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
+from functools import lru_cache
 from typing import Any, Final, assert_never
 
 from twophase.contract.names import Txid
@@ -52,7 +53,7 @@ def encode(event: Event) -> tuple[str, str]:
         case Begun():
             return BEGUN, _write({**_request_out(event.request), "branches": _branches_out(event.branches)})
         case Voted():
-            return VOTED, _write({"branch": event.branch, "vote": event.vote.value})
+            return VOTED, _voted_out(event.branch, event.vote)
         case Decided():
             return DECIDED, _write(
                 {
@@ -65,9 +66,9 @@ def encode(event: Event) -> tuple[str, str]:
                 }
             )
         case Finished():
-            return FINISHED, _write({"branch": event.branch, "ending": event.ending.value})
+            return FINISHED, _finished_out(event.branch, event.ending)
         case Ended():
-            return ENDED, _write({"committed": event.committed})
+            return ENDED, _ended_out(event.committed)
         case Turned():
             return TURNED, _write(_reasons_out(event.reasons))
         case Compensated():
@@ -79,6 +80,24 @@ def encode(event: Event) -> tuple[str, str]:
             return RESOLVED, _write({"branch": event.branch, "actor": event.actor, "reason": event.reason})
         case _:
             assert_never(event)
+
+
+# The same few texts in every transaction.
+
+
+@lru_cache(maxsize=1024)
+def _voted_out(branch: int, vote: Vote) -> str:
+    return _write({"branch": branch, "vote": vote.value})
+
+
+@lru_cache(maxsize=1024)
+def _finished_out(branch: int, ending: Ending) -> str:
+    return _write({"branch": branch, "ending": ending.value})
+
+
+@lru_cache(maxsize=2)
+def _ended_out(committed: bool) -> str:  # noqa: FBT001
+    return _write({"committed": committed})
 
 
 def decode(txid: Txid, kind: str, text: str) -> Event:

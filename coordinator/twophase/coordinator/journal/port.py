@@ -228,7 +228,8 @@ class Journal(Protocol):
           returned (CLAIMED). A commit holds its id for ever, the others until an `Ended` with `committed=False`;
         - else the proposal is recorded.
 
-        Durable when it returns, unless it returns ABORT. Raises `JournalFailed`.
+        Durable when it is answered, unless the answer is ABORT. Raises `JournalFailed`. The call itself may hand it
+        over, and raise, before anybody awaits the answer.
         """
         ...
 

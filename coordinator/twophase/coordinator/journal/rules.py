@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from twophase.contract.names import Epoch, Txid
 from twophase.coordinator.journal.events import Decided, Event, Turned
@@ -100,11 +101,17 @@ def needs_force(decision: Decision) -> bool:
 
 def contradicted_by(ending: Ending) -> tuple[DecisionKind, ...]:
     """The decisions under which a branch that ended so is a heuristic outcome (R11)."""
-    return tuple(
+    return _CONTRADICTED[ending]
+
+
+_CONTRADICTED: Final = {
+    ending: tuple(
         kind
         for kind in DecisionKind
         if contradicts(Decision(kind, 0 if kind is DecisionKind.DELEGATED else None), ending)
     )
+    for ending in Ending
+}
 
 
 def _check_proposer(epoch: Epoch, standing: Standing) -> None:

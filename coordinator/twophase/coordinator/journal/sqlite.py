@@ -1,21 +1,19 @@
 """The SQLite journal: one file, one coordinator at a time.
 
-Lives here: the port's calls, and reads. Must not live here: how a file is opened (`sqlite_open`), when a batch is
-written (`sqlite_writer`) and what it writes (`sqlite_batch`), SQL (`schema`).
+Lives here: the port's calls. Must not live here: how a file is opened (`sqlite_open`), when a batch is written
+(`sqlite_writer`) and what it writes (`sqlite_batch`), the connection that reads (`sqlite_reader`), SQL (`schema`).
 
-Reads have a connection of their own, which only reads, so that no list holds up a decision. They see what was handed
-over before them: if something about their subject is still on its way, they wait for it.
+Reads see what was handed over before them: if something about their subject is still on its way, they wait for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Iterable
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch, Txid
@@ -28,8 +26,6 @@ from twophase.coordinator.journal.lock import FileLock
 from twophase.coordinator.journal.port import (
     EpochRecord,
     JournalClosed,
-    JournalError,
-    JournalFailed,
     ParticipantRecord,
     Proposal,
     Pruned,
@@ -39,6 +35,7 @@ from twophase.coordinator.journal.port import (
 )
 from twophase.coordinator.journal.rules import check_event, check_limit
 from twophase.coordinator.journal.sqlite_batch import Append, Fence, Lift, Mark, Propose, Prune, Register, Suspect, Turn
+from twophase.coordinator.journal.sqlite_reader import Reader, Rows
 from twophase.coordinator.journal.sqlite_thread import SqliteThread
 from twophase.coordinator.journal.sqlite_writer import Topic, Writer
 
@@ -46,7 +43,6 @@ from twophase.coordinator.journal.sqlite_writer import Topic, Writer
 BUSY_TIMEOUT: Final = 2.0
 # How often the checkpoint of the opening is tried, each time for the busy timeout.
 OPEN_ATTEMPTS: Final = 5
-T = TypeVar("T")
 
 # Sorts after the name of every transaction.
 _NEWEST: Final = "~"
@@ -68,10 +64,10 @@ class SqliteJournal:
         self._path = path
         self._lock = lock
         self._threads = (reading, writing)
-        self._reading = reading
         self._opened = opened
         self._clock = clock
         self._writer = Writer(writing, position=opened.position, name=str(path), on_failure=self._stop_threads)
+        self._reader = Reader(reading, name=str(path), on_failure=self._writer.fail)
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -148,31 +144,24 @@ class SqliteJournal:
         """See the port."""
         return self._writer.syncs
 
-    async def decide(self, proposal: Proposal) -> Ruling:
+    def decide(self, proposal: Proposal) -> Awaitable[Ruling]:
         """See the port."""
         self._check_open()
-        topics: list[Topic] = [proposal.txid]
+        topics = [str(proposal.txid)]
         if proposal.request is not None:
             topics.append(proposal.request.request_id)
-        answer = await self._writer.submit(Propose(proposal, self._clock()), topics)
-        if isinstance(answer, Ruling):
-            return answer
-        if isinstance(answer, JournalError):
-            raise answer
-        raise AssertionError(f"the writer did not judge {proposal}")
+        return self._writer.submit(Propose(proposal, self._clock()), topics)
 
     async def turn(self, turned: Turned) -> None:
         """See the port."""
         self._check_open()
-        answer = await self._writer.submit(Turn(turned, self.epoch, self._clock()), [turned.txid])
-        if isinstance(answer, JournalError | ValueError):
-            raise answer
+        await self._writer.submit(Turn(turned, self.epoch, self._clock()), [str(turned.txid)])
 
     def append(self, event: Event) -> None:
         """See the port."""
         self._check_open()
         check_event(event)
-        topics: list[Topic] = [event.txid]
+        topics = [str(event.txid)]
         if isinstance(event, Begun) and event.request is not None:
             topics.append(event.request.request_id)
         self._writer.hand_over(Append(event, self._clock()), topics)
@@ -195,15 +184,13 @@ class SqliteJournal:
     async def prune(self, pruning: Pruning) -> Pruned:
         """See the port."""
         await self._settle()
-        planned, horizon, _ = await self._run(partial(sqlite_prune.look, pruning=pruning))
+        planned, horizon, _ = await self._reader.run(partial(sqlite_prune.look, pruning=pruning))
         if planned.horizon <= horizon and not planned.gone:
             return Pruned(horizon, 0, more=False)
         reach(CrashPoint.COORDINATOR_BEFORE_PRUNE)
-        answer = await self._writer.submit(Prune(pruning))
+        pruned: Pruned = await self._writer.submit(Prune(pruning))
         reach(CrashPoint.COORDINATOR_AFTER_PRUNE)
-        if isinstance(answer, Pruned):
-            return answer
-        raise AssertionError(f"the writer did not carry out {pruning}")
+        return pruned
 
     async def suspect(self, proof: str) -> None:
         """See the port."""
@@ -218,39 +205,40 @@ class SqliteJournal:
     async def restoration(self) -> Restoration:
         """See the port."""
         await self._settle()
-        proofs = await self._read(schema.SELECT_PROOFS)
-        ((floor,),) = await self._read(schema.SELECT_FLOOR)
+        proofs = await self._reader.read(schema.SELECT_PROOFS)
+        ((floor,),) = await self._reader.read(schema.SELECT_FLOOR)
         return Restoration(tuple(proof for (proof,) in proofs), floor)
 
     async def participants(self) -> tuple[ParticipantRecord, ...]:
         """See the port."""
         await self._settle()
-        return tuple(ParticipantRecord(*row) for row in await self._read(schema.SELECT_PARTICIPANTS))
+        return tuple(ParticipantRecord(*row) for row in await self._reader.read(schema.SELECT_PARTICIPANTS))
 
     async def epochs(self) -> tuple[EpochRecord, ...]:
         """See the port."""
         await self._settle()
-        rows = await self._read(schema.SELECT_EPOCHS)
+        rows = await self._reader.read(schema.SELECT_EPOCHS)
         return tuple(EpochRecord(Epoch(number, nonce), bool(fence), horizon) for number, nonce, fence, horizon in rows)
 
     async def transaction(self, txid: Txid) -> TransactionRecord | None:
         """See the port."""
-        await self._settle(txid)
-        return await self._read_record(schema.EVENTS_OF_TRANSACTION, str(txid))
+        await self._settle(str(txid))
+        records = await self._read_records(schema.EVENTS_OF_TRANSACTION, str(txid))
+        return records[0] if records else None
 
     async def history(self, txid: Txid) -> tuple[Happening, ...]:
         """See the port."""
-        await self._settle(txid)
-        rows = await self._read(schema.HISTORY_OF_TRANSACTION, str(txid))
+        await self._settle(str(txid))
+        rows = await self._reader.read(schema.HISTORY_OF_TRANSACTION, str(txid))
         return tuple(Happening(position, at, decode(txid, kind, body)) for position, at, kind, body in rows)
 
     async def request(self, request_id: str) -> TransactionRecord | None:
         """See the port."""
         await self._settle(request_id)
-        record = await self._read_record(schema.EVENTS_OF_REQUEST, request_id)
-        if record is not None and await self._settle(record.txid):
-            return await self._read_record(schema.EVENTS_OF_REQUEST, request_id)
-        return record
+        rows = await self._reader.request(request_id)
+        if rows and await self._settle(rows[0][0]):
+            rows = await self._reader.request(request_id)
+        return _records(rows)[0] if rows else None
 
     async def unfinished(self) -> tuple[TransactionRecord, ...]:
         """See the port."""
@@ -296,31 +284,18 @@ class SqliteJournal:
         if self._closing is not None:
             raise JournalClosed(f"journal {self._path} is closed; open it again")
 
-    async def _settle(self, *topics: Topic) -> bool:
+    def _settle(self, *topics: Topic) -> Awaitable[bool]:
         self._check_open()
-        return await self._writer.settle(*topics)
-
-    async def _read_record(self, sql: str, name: str) -> TransactionRecord | None:
-        records = await self._read_records(sql, name)
-        return records[0] if records else None
+        return self._writer.settle(*topics)
 
     async def _read_records(self, sql: str, *parameters: object) -> tuple[TransactionRecord, ...]:
-        rows = await self._read(sql, *parameters)
-        return tuple(_record(Txid.parse(name), events) for name, events in groupby(rows, key=lambda row: str(row[0])))
-
-    async def _read(self, sql: str, *parameters: object) -> list[Any]:
-        return await self._run(lambda connection: connection.execute(sql, parameters).fetchall())
-
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """On the connection that only reads."""
-        try:
-            return await self._reading.run(work)
-        except sqlite3.Error as error:
-            self._writer.fail(error)
-            raise JournalFailed(
-                f"journal {self._path} cannot be read: {error}; stop this process and start it anew"
-            ) from error
+        return _records(await self._reader.read(sql, *parameters))
 
 
-def _record(txid: Txid, rows: Any) -> TransactionRecord:
+def _records(rows: Rows) -> tuple[TransactionRecord, ...]:
+    """What the events of transactions, one after the other, amount to."""
+    return tuple(_record(Txid.parse(name), events) for name, events in groupby(rows, key=lambda row: str(row[0])))
+
+
+def _record(txid: Txid, rows: Iterable[Any]) -> TransactionRecord:
     return fold(decode(txid, kind, body) for _, kind, body in rows)

@@ -161,12 +161,14 @@ def write(connection: sqlite3.Connection, items: Sequence[Item], position: int) 
 
 @dataclass(slots=True)
 class _Writing:
-    """One batch on its way. Rows that nothing in the batch asks for again are written at its end, together."""
+    """One batch on its way. Rows that nothing in the batch asks for again are written at its end, together: the events,
+    and one for each transaction, whether it is `decided` and `ended` now. `epochs` is what was read of them."""
 
     connection: sqlite3.Connection
     position: int
     events: list[tuple[int, str, int, str, str]] = field(default_factory=list)
-    progress: list[tuple[str, bool, bool]] = field(default_factory=list)
+    progress: dict[str, tuple[bool, bool]] = field(default_factory=dict)
+    epochs: dict[Epoch, EpochView] = field(default_factory=dict)
     turned: set[Txid] = field(default_factory=set)
 
     def take(self, item: Item) -> Answer:
@@ -187,6 +189,7 @@ class _Writing:
                 return None
             case Fence():
                 self.connection.execute(schema.INSERT_FENCE, (item.epoch.number, item.epoch.nonce))
+                self.epochs.clear()
                 return None
             case Suspect():
                 self.connection.execute(schema.INSERT_PROOF, (item.at, item.proof))
@@ -195,6 +198,7 @@ class _Writing:
                 self.connection.execute(schema.INSERT_LIFT, (item.at, item.epoch, item.position))
                 return None
             case Prune():
+                self.epochs.clear()
                 return prune(self.connection, item.pruning)
             case Mark():
                 return None
@@ -203,13 +207,16 @@ class _Writing:
 
     def finish(self) -> None:
         self.connection.executemany(schema.INSERT_EVENT, self.events)
-        self.connection.executemany(schema.UPSERT_TRANSACTION, self.progress)
+        self.connection.executemany(
+            schema.UPSERT_TRANSACTION, [(txid, *reached) for txid, reached in self.progress.items()]
+        )
 
     def _append(self, event: Event, at: int) -> None:
         self.position += 1
         txid = str(event.txid)
         self.events.append((self.position, txid, at, *encode(event)))
-        self.progress.append((txid, isinstance(event, Decided), isinstance(event, Ended)))
+        decided, ended = self.progress.get(txid, (False, False))
+        self.progress[txid] = (decided or isinstance(event, Decided), ended or isinstance(event, Ended))
         match event:
             case Begun(request=RequestRef() as request):
                 self._attempt(txid, request, claims=False)
@@ -266,6 +273,11 @@ class _Writing:
         return Decision(DecisionKind(kind), branch), request_id
 
     def _epoch(self, epoch: Epoch) -> EpochView:
+        if epoch not in self.epochs:
+            self.epochs[epoch] = self._look_at(epoch)
+        return self.epochs[epoch]
+
+    def _look_at(self, epoch: Epoch) -> EpochView:
         horizon, fenced = self.connection.execute(schema.SELECT_EPOCH, (epoch.number, epoch.nonce)).fetchone()
         if fenced:
             return EpochView(Standing.FENCED, horizon or 0)

@@ -15,11 +15,10 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from twophase.contract.names import Txid
 from twophase.coordinator.journal.port import JournalFailed
-from twophase.coordinator.journal.sqlite_batch import Answer, Item, Mark, Written, is_forced, pages, write
+from twophase.coordinator.journal.sqlite_batch import Item, Mark, Written, is_forced, pages, write
 from twophase.coordinator.journal.sqlite_thread import SqliteThread
 
 # How long, in seconds, an item that nobody waits for may wait for company.
@@ -32,8 +31,8 @@ IDLE: Final = 0.05
 # What a batch adds to the log, roughly: so many pages, and one more for every item.
 _PAGES_PER_BATCH: Final = 5
 
-# What an item is about: a transaction, a request id.
-Topic: TypeAlias = Txid | str
+# What an item is about: a transaction's name, a request id.
+Topic: TypeAlias = str
 
 
 @dataclass(slots=True)
@@ -41,7 +40,7 @@ class _Batch:
     """What goes into one SQL transaction."""
 
     items: list[Item] = field(default_factory=list)
-    waiters: list[asyncio.Future[Answer] | None] = field(default_factory=list)
+    waiters: list[asyncio.Future[Any] | None] = field(default_factory=list)
     topics: set[Topic] = field(default_factory=set)
     forced: bool = False
 
@@ -53,6 +52,7 @@ class Writer:
     def __init__(self, thread: SqliteThread, *, position: int, name: str, on_failure: Callable[[], None]) -> None:
         """`position` is the highest one on disk. `name` says which journal it is, in messages. `on_failure` is called
         once, when everybody who waited has been told."""
+        self._loop = asyncio.get_running_loop()
         self._thread = thread
         self._name = name
         self._on_failure = on_failure
@@ -95,14 +95,15 @@ class Writer:
         """Takes an item that nobody waits for. Raises `JournalFailed`."""
         self._enqueue(item, topics, None)
         if self._linger is None:
-            self._linger = asyncio.get_running_loop().call_later(LINGER, self._due.set)
+            self._linger = self._loop.call_later(LINGER, self._due.set)
 
-    async def submit(self, item: Item, topics: Iterable[Topic] = ()) -> Answer:
-        """Takes an item and waits until it is written, durably if it is forced. Raises `JournalFailed`."""
-        waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    def submit(self, item: Item, topics: Iterable[Topic] = ()) -> asyncio.Future[Any]:
+        """Takes an item. The future has its answer once it is written, durably if it is forced; a refusal and
+        `JournalFailed` are raised by it, and `JournalFailed` at once if the journal has failed before."""
+        waiter = self._loop.create_future()
         self._enqueue(item, topics, waiter)
         self._due.set()
-        return await waiter
+        return waiter
 
     async def settle(self, *topics: Topic) -> bool:
         """Waits until every item about one of these (every item, if none is given) is written; returns whether there
@@ -128,7 +129,7 @@ class Writer:
         self._cause = self._cause or cause
         self._task.cancel()
 
-    def _enqueue(self, item: Item, topics: Iterable[Topic], waiter: asyncio.Future[Answer] | None) -> None:
+    def _enqueue(self, item: Item, topics: Iterable[Topic], waiter: asyncio.Future[Any] | None) -> None:
         self.check()
         batch = self._filling
         batch.items.append(item)
@@ -165,16 +166,20 @@ class Writer:
         return False
 
     async def _write(self, batch: _Batch) -> None:
-        began = asyncio.get_running_loop().time()
+        began = self._loop.time()
         written = await self._thread.run(partial(self._write_batch, batch))
         self._position = written.position
         self._log_pages += _PAGES_PER_BATCH + sum(map(pages, batch.items))
         if batch.forced:
             self._durable = written.position
             self._syncs += 1
-            self._sync_seconds = asyncio.get_running_loop().time() - began
+            self._sync_seconds = self._loop.time() - began
         for waiter, answer in zip(batch.waiters, written.answers, strict=True):
-            if waiter is not None and not waiter.done():
+            if waiter is None or waiter.done():
+                continue
+            if isinstance(answer, Exception):
+                waiter.set_exception(answer)
+            else:
                 waiter.set_result(answer)
 
     def _write_batch(self, batch: _Batch, connection: sqlite3.Connection) -> Written:

@@ -96,6 +96,8 @@ class Standing(Enum):
     ABORTED = "aborted"
     HEURISTIC = "heuristic"
 
+    __hash__ = object.__hash__  # each is one object; Enum's own hash is a call
+
 
 _OVER: Final = frozenset(
     {Standing.READ_ONLY, Standing.REFUSED, Standing.APPLIED, Standing.ABORTED, Standing.HEURISTIC, Standing.HELD_BACK}
@@ -127,12 +129,12 @@ class State:
 
     def branches(self, *standings: Standing) -> tuple[int, ...]:
         """The branches that stand at any of these."""
-        return tuple(number for number, standing in self.standings if standing in standings)
+        return tuple([number for number, standing in self.standings if standing in standings])
 
     @property
     def open(self) -> tuple[int, ...]:
         """The branches that are not over: someone must still hear from them."""
-        return tuple(number for number, standing in self.standings if standing not in _OVER)
+        return tuple([number for number, standing in self.standings if standing not in _OVER])
 
     @property
     def heuristic(self) -> tuple[int, ...]:
@@ -190,10 +192,14 @@ def resume(decision: Decision, branches: Iterable[int], endings: Mapping[int, En
 def step(state: State, event: Event) -> Step:
     """The next state, and what to do, in this order. Raises KeyError for a branch that is not the transaction's."""
     noted, alarms = _note(state, event)
+    phase, kind = state.phase, type(event)
     for row in TABLE:
-        if row.phase is state.phase and row.event is type(event) and row.guard(noted):
-            after = replace(noted, phase=row.to)
-            return after, (*alarms, *(effect for action in row.actions for effect in action(after)))
+        if row.event is kind and row.phase is phase and row.guard(noted):
+            after = State(row.to, noted.standings, noted.decision, noted.unreached)
+            effects: list[Effect] = [*alarms]
+            for action in row.actions:
+                effects += action(after)
+            return after, tuple(effects)
     return noted, alarms
 
 
@@ -245,7 +251,8 @@ def _standing_after(decision: Decision, ending: Ending) -> Standing:
 
 
 def _stand(state: State, branch: int, standing: Standing) -> State:
-    return replace(state, standings=tuple((n, standing if n == branch else s) for n, s in state.standings))
+    standings = tuple([(n, standing if n == branch else s) for n, s in state.standings])
+    return State(state.phase, standings, state.decision, state.unreached)
 
 
 # --- guards -----------------------------------------------------------------------------------------------------------
@@ -327,22 +334,22 @@ def _propose_abort(state: State) -> tuple[Effect, ...]:  # noqa: ARG001
 
 def _send_commits(state: State) -> tuple[Effect, ...]:
     """send commits"""
-    return tuple(SendCommit(branch) for branch in state.open)
+    return tuple([SendCommit(branch) for branch in state.open])
 
 
 def _send_aborts(state: State) -> tuple[Effect, ...]:
     """send aborts"""
-    return tuple(SendAbort(branch) for branch in state.open)
+    return tuple([SendAbort(branch) for branch in state.open])
 
 
 def _send_apply(state: State) -> tuple[Effect, ...]:
     """send apply"""
-    return tuple(SendApply(branch) for branch in state.open)
+    return tuple([SendApply(branch) for branch in state.open])
 
 
 def _send_settle(state: State) -> tuple[Effect, ...]:
     """send settle"""
-    return tuple(SendSettle(branch) for branch in state.open)
+    return tuple([SendSettle(branch) for branch in state.open])
 
 
 def _tell_decided(state: State) -> tuple[Effect, ...]:
