@@ -61,13 +61,14 @@ def test_a_part_can_be_measured_alone() -> None:
     assert (report["memory"], report["start"]) == (None, [])
 
 
-def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("part", "says"), [("memory", "warming up with"), ("start", "writing a journal of")])
+def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, part: str, says: str) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
-        [*COMMAND, "--part", "memory"], env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        [*COMMAND, "--part", part], env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     ) as process:
         assert process.stderr is not None
-        assert "warming up" in process.stderr.readline()
+        assert says in process.stderr.readline()
         assert list(tmp_path.iterdir()), "it works where it was told to"
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()

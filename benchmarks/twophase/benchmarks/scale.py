@@ -13,9 +13,11 @@ import itertools
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 from twophase.benchmarks import resident
@@ -192,7 +194,7 @@ async def _starts(sizes: Sizes, guardian: Guardian, progress: Progress) -> list[
             progress(f"writing a journal of {ended:,} ended transactions")
             journals[ended] = site.directory / f"of-{ended}-made"
             shutil.copy(site.journal, journals[ended])
-            await asyncio.to_thread(multiply, journals[ended], ended - 1)
+            await _multiply(journals[ended], ended - 1)
         taken: dict[int, list[tuple[float, float]]] = {ended: [] for ended in journals}
         for number, ended in _in_turn(list(journals), sizes.starts):
             progress(f"start {number + 1} of {sizes.starts}, {ended:,} ended transactions")
@@ -207,6 +209,15 @@ async def _starts(sizes: Sizes, guardian: Guardian, progress: Progress) -> list[
         )
         for ended, times in taken.items()
     ]
+
+
+async def _multiply(journal: Path, copies: int) -> None:
+    """A thread cannot be cancelled: it is told."""
+    given_up = threading.Event()
+    try:
+        await asyncio.to_thread(multiply, journal, copies, given_up=given_up.is_set)
+    finally:
+        given_up.set()
 
 
 def _in_turn(lengths: list[int], times: int) -> Iterator[tuple[int, int]]:
