@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,25 @@ def test_the_saga_is_compared_with_the_faster_dbos() -> None:
     )
     assert Report(both, Setting(), CIRCUMSTANCES, rounds, ()).saga_of_dbos() == {16: 3.0}
     assert Report(both, Setting(), CIRCUMSTANCES, rounds[:1], ()).saga_of_dbos() == {}
+    (wanted,) = Report(both, Setting(), CIRCUMSTANCES, rounds, ()).wanted()
+    assert (wanted.measured, wanted.limit, wanted.met) == (3.0, 5.0, False)
+
+
+def test_what_is_wanted_stands_beside_what_was_measured() -> None:
+    alone = [
+        replace(measured(Contender.LOOP, 100), clients=1),
+        replace(measured(Contender.TWO_PHASE, 50, latency=26.0), clients=1),
+    ]
+    many = [measured(Contender.LOOP, 200), measured(Contender.TWO_PHASE, 150)]
+    latency, throughput = report(*alone, *many).wanted()
+    assert (latency.measured, latency.limit, latency.met) == (2.6, 2.5, False)
+    assert (throughput.measured, throughput.limit, throughput.met) == (0.75, 0.7, True)
+    text = shown(report(*alone, *many))
+    assert "latency of two-phase commit over the loop's, 1 client" in text
+    assert (text.count("MISSED"), text.count("met")) == (1, 1)
+    assert report(*alone, *many, problems=("lost",)).wanted() == []
+    assert report(measured(Contender.TWO_PHASE, 150)).wanted() == [], "ratios need the loop"
+    assert report(measured(Contender.LOOP, 0), measured(Contender.TWO_PHASE, 0)).wanted() == []
 
 
 def test_a_round_in_which_nothing_was_done_in_time_is_still_json() -> None:

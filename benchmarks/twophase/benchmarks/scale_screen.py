@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from twophase.benchmarks.scale_values import FanOuts, Memory, Scale, Starts
-from twophase.benchmarks.wanted import Wanted
+from twophase.benchmarks.screen import plain_table, wanted_table
 
 
 @contextmanager
@@ -42,17 +42,8 @@ def show(console: Console, scale: Scale) -> None:
     console.print(Text(", ".join(f"{name} {version}" for name, version in scale.setting.versions.items())))
 
 
-def wanted_table(wanted: Sequence[Wanted]) -> Table:
-    """What is wanted beside what was measured."""
-    table = _table("wanted", "limit", "measured", "")
-    for each in wanted:
-        measured = f"{each.measured:,.2f}{each.unit}"
-        table.add_row(Text(each.what), each.limit_in_words, measured, "met" if each.met else "MISSED")
-    return table
-
-
 def _fan_outs(fan_outs: FanOuts) -> Table:
-    table = _table("one transaction over", "median ms", "fastest - slowest", "of the first")
+    table = plain_table("one transaction over", "median ms", "fastest - slowest", "of the first")
     for row in fan_outs.rows():
         extremes = f"{min(row.latencies_ms):.1f} - {max(row.latencies_ms):.1f}"
         of_first = f"{row.median_ms / fan_outs.lone.median_ms:.2f}"
@@ -61,7 +52,7 @@ def _fan_outs(fan_outs: FanOuts) -> Table:
 
 
 def _memory(memory: Memory) -> Table:
-    table = _table(f"coordinator's memory, {memory.concurrent:,} transactions at the same time", "MB")
+    table = plain_table(f"coordinator's memory, {memory.concurrent:,} transactions at the same time", "MB")
     table.add_row("before the first", f"{memory.idle_mb:.1f}")
     table.add_row(f"after a warm-up of {memory.warm_up:,}", f"{memory.first_mb:.1f}")
     table.add_row(f"after {memory.transactions:,} more", f"{memory.last_mb:.1f}")
@@ -70,7 +61,7 @@ def _memory(memory: Memory) -> Table:
 
 
 def _starts(starts: Sequence[Starts]) -> Table:
-    table = _table(
+    table = plain_table(
         "start, ended transactions in the journal", "journal MB", "ready s", "of none", "committed s", "of none"
     )
     for each in starts:
@@ -82,12 +73,4 @@ def _starts(starts: Sequence[Starts]) -> Table:
             f"{each.committed_seconds:.2f}",
             f"{each.committed_seconds / starts[0].committed_seconds:.2f}",
         )
-    return table
-
-
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(first, no_wrap=True)
-    for title in others:
-        table.add_column(title, justify="right", no_wrap=True)
     return table

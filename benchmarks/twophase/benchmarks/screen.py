@@ -16,6 +16,7 @@ from rich.text import Text
 
 from twophase.benchmarks.contenders import ABOUT, OURS, Contender
 from twophase.benchmarks.values import Figures, Plan, Report
+from twophase.benchmarks.wanted import Wanted
 
 if TYPE_CHECKING:
     from twophase.benchmarks.counts import Cost
@@ -77,10 +78,32 @@ def show(console: Console, report: Report) -> None:
     costs = _costs(report)
     if costs.row_count:
         console.print()
-        console.print(_costs(report))
+        console.print(costs)
+    wanted = report.wanted()
+    if wanted:
+        console.print()
+        console.print(wanted_table(wanted))
     console.print()
     for line in lines_of(report):
         console.print(Text(line))
+
+
+def wanted_table(wanted: Sequence[Wanted]) -> Table:
+    """What is wanted beside what was measured."""
+    table = plain_table("wanted", "limit", "measured", "")
+    for each in wanted:
+        measured = f"{each.measured:,.2f}{each.unit}"
+        table.add_row(Text(each.what), each.limit_in_words, measured, "met" if each.met else "MISSED")
+    return table
+
+
+def plain_table(first: str, *numbers: str) -> Table:
+    """A table without lines: what it is about, and columns of numbers."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(first, no_wrap=True)
+    for title in numbers:
+        table.add_column(title, justify="right", no_wrap=True)
+    return table
 
 
 def lines_of(report: Report) -> Iterator[str]:
@@ -102,10 +125,7 @@ def lines_of(report: Report) -> Iterator[str]:
 
 def show_counts(console: Console, costs: Mapping[str, Cost], changed: Sequence[str]) -> None:
     """What was counted, and what of it is not as in the baseline."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("of one transaction", no_wrap=True)
-    for title in ("journal syncs", "WAL syncs", "statements"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table = plain_table("of one transaction", "journal syncs", "WAL syncs", "statements")
     table.add_column("messages to participants", no_wrap=True)
     for case, cost in costs.items():
         counted = cost.to_json()
@@ -119,10 +139,8 @@ def show_counts(console: Console, costs: Mapping[str, Cost], changed: Sequence[s
 
 
 def _speeds(report: Report) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("transfers between two databases", no_wrap=True)
-    for title in ("per second", "slowest - fastest", "of the loop", "median ms", "of the loop", "99 % ms"):
-        table.add_column(title, justify="right", no_wrap=True)
+    titles = ("per second", "slowest - fastest", "of the loop", "median ms", "of the loop", "99 % ms")
+    table = plain_table("transfers between two databases", *titles)
     for clients, figures in _by_clients(report):
         table.add_row(Text(_clients(clients), style="bold"))
         for each in figures:
@@ -142,10 +160,7 @@ def _speeds(report: Report) -> Table:
 def _costs(report: Report) -> Table:
     figures = [each for each in report.figures() if each.cpu_ms()]
     names = list(dict.fromkeys(name for each in figures for name in each.cpu_ms()))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("processor time of a transfer, ms", no_wrap=True)
-    for title in (*names, "together"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table = plain_table("processor time of a transfer, ms", *names, "together")
     for clients, of_so_many in _by_clients(report):
         known = [each for each in of_so_many if each.cpu_ms()]
         if known:

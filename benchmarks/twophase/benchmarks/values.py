@@ -13,9 +13,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from twophase.benchmarks.contenders import ABOUT, OURS, Contender
+from twophase.benchmarks.wanted import Wanted, at_least, at_most
 from twophase.sandbox.drill.setting import Setting
 
 CLIENTS: Final = (1, 16, 64)
+THROUGHPUT_OF_LOOP: Final = {16: 0.7, 64: 1.0}
+"""By number of clients, at least how much of the hand-written loop's throughput two-phase commit is to have."""
+LATENCY_OF_LOOP: Final = 2.5
+"""At most how many times the hand-written loop's median latency, with one client."""
+SAGA_OF_DBOS: Final = {16: 5.0}
+"""By number of clients, at least how many times the faster DBOS' throughput the saga is to have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +146,28 @@ class Report:
                 found[clients] = speeds[Contender.SAGA] / fastest
         return found
 
+    def wanted(self) -> list[Wanted]:
+        """What the ratios are to be, for those that were measured; nothing of a void run."""
+        if self.is_void:
+            return []
+        found = []
+        for ours in self.figures():
+            loop = self.baseline_of(ours)
+            if ours.contender is not Contender.TWO_PHASE or loop is None:
+                continue
+            latency = _ratio(ours.latency_ms(50), loop.latency_ms(50))
+            if ours.clients == 1 and latency is not None:
+                found.append(at_most("latency of two-phase commit over the loop's, 1 client", latency, LATENCY_OF_LOOP))
+            throughput = _ratio(ours.throughput, loop.throughput)
+            if ours.clients in THROUGHPUT_OF_LOOP and throughput is not None:
+                what = f"throughput of two-phase commit over the loop's, {ours.clients} clients"
+                found.append(at_least(what, throughput, THROUGHPUT_OF_LOOP[ours.clients]))
+        for clients, ratio in self.saga_of_dbos().items():
+            if clients in SAGA_OF_DBOS:
+                what = f"throughput of the saga over the faster DBOS', {clients} clients"
+                found.append(at_least(what, ratio, SAGA_OF_DBOS[clients]))
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """Everything that was measured, and where."""
         return {
@@ -149,6 +178,7 @@ class Report:
             **self.circumstances,
             "plan": asdict(self.plan),
             "saga_of_dbos": {str(clients): round(ratio, 3) for clients, ratio in self.saga_of_dbos().items()},
+            "wanted": [each.to_json() for each in self.wanted()],
             "results": [self._result(each) for each in self.figures()],
         }
 
