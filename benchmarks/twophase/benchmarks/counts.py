@@ -1,4 +1,4 @@
-"""What a transaction costs in things that can be counted: messages, syncs of the journal and of WAL, statements.
+"""What a transaction costs in things that can be counted: messages, syncs of journal and WAL, statements, round trips.
 
 Lives here: counting, on real Postgres servers and over real connections. Must not live here: what the counts should be
 (`baseline.json`, held by `baseline`).
@@ -20,11 +20,11 @@ from typing import Any, Final, LiteralString
 
 import psycopg
 
+from twophase.benchmarks.round_trips import RoundTrips
 from twophase.contract.addresses import Address
 from twophase.coordinator import server
-from twophase.coordinator.channels import GrpcLinks
+from twophase.coordinator.channels import GrpcLink, GrpcLinks
 from twophase.coordinator.client import AsyncClient, Operation, Protocol, TransactionAborted, operation
-from twophase.coordinator.engine.links import Link
 from twophase.participant import Participant, Refused
 from twophase.participant.migrations import migrate
 from twophase.participant.server import ParticipantServer
@@ -54,7 +54,7 @@ _SYNCS_BEFORE_18: Final[LiteralString] = "SELECT wal_sync FROM pg_stat_wal"  # o
 _ENTRY: Final = re.compile(r"^(?=\d{4}-\d\d-\d\d )", re.MULTILINE)
 _STATEMENT: Final = re.compile(rf"\S+ \S+ \S+ \[\d+\] .*{_DATABASE} LOG:  (?:statement|execute [^:]*): ")
 # What every new connection asks, and what the coordinator looks for now and then: both at times of their own.
-_APART: Final = ("pg_control_system()", "FROM pg_prepared_xacts")
+_APART: Final = ("pg_control_system()", "quote_literal(' ' || current_user)", "FROM pg_prepared_xacts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +86,16 @@ CASES: Final[Mapping[str, Case]] = {
 @dataclass(frozen=True, slots=True)
 class Cost:
     """Of one transaction: syncs of the journal, and at all participants together of WAL; statements that reach Postgres
-    (several in one string count once); messages from the coordinator to participants by kind, each with its answer.
+    (several in one string count once), and round trips to it; messages from the coordinator to participants by kind,
+    each with its answer, and the `frames` that carry them on streams.
     """
 
     journal_syncs: float
     messages: Mapping[str, float]
     wal_syncs: float | None = None
     statements: float | None = None
+    round_trips: float | None = None
+    frames: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in the baseline."""
@@ -100,6 +103,8 @@ class Cost:
             "journal_syncs": self.journal_syncs,
             "wal_syncs": self.wal_syncs,
             "statements": self.statements,
+            "round_trips": self.round_trips,
+            "frames": self.frames,
         }
         return {
             **{name: _plain(number) for name, number in counted.items() if number is not None},
@@ -108,28 +113,33 @@ class Cost:
 
 
 class _CountingLinks(GrpcLinks):
-    """The network, with a count of the calls that belong to transactions."""
+    """The network, with a count of the calls that belong to transactions, and of what carries them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count: Counter[str] = Counter()
+        self._seen: dict[str, GrpcLink] = {}
 
-    def connect(self, address: str) -> Link:
+    @property
+    def frames(self) -> int:
+        """How many were sent on streams, over all links that there are."""
+        return sum(link.frames for link in self._seen.values())
+
+    def connect(self, address: str) -> GrpcLink:
         link = super().connect(address)
-        for name in ("prepare", "apply", "commit", "abort"):
-            self._count(link, name)
+        if self._seen.get(address) is not link:
+            self._seen[address] = link
+            for name in ("prepare", "apply", "commit", "abort"):
+                self._count(link, name)
         return link
 
-    def _count(self, link: Link, name: str) -> None:
+    def _count(self, link: GrpcLink, name: str) -> None:
         call = getattr(link, name)
-        if hasattr(call, "counted"):
-            return
 
-        async def counted(request: object, *, timeout: float) -> object:
+        def counted(request: object, *, timeout: float) -> object:
             self.count[name] += 1
-            return await call(request, timeout=timeout)
+            return call(request, timeout=timeout)
 
-        counted.counted = True  # type: ignore[attr-defined]
         setattr(link, name, counted)
 
 
@@ -148,18 +158,16 @@ async def cost_of(case: Case, clusters: Mapping[str, Cluster], directory: Path) 
     shorter = await _run(case, used, _SHORT, directory / "shorter")
     longer = await _run(case, used, _LONG, directory / "longer")
     more = _LONG - _SHORT
-    journal_syncs, wal_syncs, statements = (
-        (many - few) / more for many, few in zip(longer.totals, shorter.totals, strict=True)
-    )
+    each = {name: (longer.totals[name] - shorter.totals[name]) / more for name in longer.totals}
     messages = {name: (count - shorter.messages[name]) / more for name, count in longer.messages.items()}
-    return Cost(journal_syncs, messages) if case.races else Cost(journal_syncs, messages, wal_syncs, statements)
+    return Cost(each["journal_syncs"], messages) if case.races else Cost(messages=messages, **each)
 
 
 @dataclass(frozen=True, slots=True)
 class _Spent:
-    """What several transactions cost, with all that comes before and after. `totals`: journal, WAL, statements."""
+    """What several transactions cost, with all that comes before and after. `totals` by the names in `Cost`."""
 
-    totals: tuple[int, int, int]
+    totals: Mapping[str, int]
     messages: Counter[str]
 
 
@@ -168,7 +176,14 @@ async def _run(case: Case, clusters: Mapping[str, Cluster], times: int, director
     before = await asyncio.to_thread(_wal_syncs, clusters)
     logs = {name: cluster.log.stat().st_size for name, cluster in clusters.items()}
     links = _CountingLinks()
-    async with _running(clusters, directory, links) as coordinator, AsyncClient(coordinator.address) as client:
+    async with AsyncExitStack() as stack:
+        ways = {name: RoundTrips(cluster.address, apart=_APART) for name, cluster in clusters.items()}
+        databases = {
+            name: (await stack.enter_async_context(way)).through(clusters[name].dsn(_DATABASE))
+            for name, way in ways.items()
+        }
+        coordinator = await stack.enter_async_context(_running(databases, directory, links))
+        client = await stack.enter_async_context(AsyncClient(coordinator.address))
         journal = coordinator.journal.syncs
         for number in range(times):
             try:
@@ -176,20 +191,24 @@ async def _run(case: Case, clusters: Mapping[str, Cluster], times: int, director
             except TransactionAborted:
                 if not any(call.endswith(".refuse") for call in case.calls):
                     raise
-        journal = coordinator.journal.syncs - journal
+        totals = {
+            "journal_syncs": coordinator.journal.syncs - journal,
+            "frames": links.frames,
+            "round_trips": sum(way.count for way in ways.values()),
+        }
     wal = await asyncio.to_thread(_wal_syncs, clusters) - before
     statements = sum(_statements(cluster, logs[name]) for name, cluster in clusters.items())
-    return _Spent((journal, wal, statements), links.count)
+    return _Spent({**totals, "wal_syncs": wal, "statements": statements}, links.count)
 
 
 @asynccontextmanager
-async def _running(clusters: Mapping[str, Cluster], directory: Path, links: GrpcLinks) -> AsyncIterator[server.Running]:
+async def _running(databases: Mapping[str, str], directory: Path, links: GrpcLinks) -> AsyncIterator[server.Running]:
     """A coordinator and its participants, in this process, over real connections."""
     async with AsyncExitStack() as stack:
         settings = server.Settings(directory / "journal", Address("127.0.0.1", 0), ballast=0)
         coordinator = await stack.enter_async_context(server.running(settings, links=links))
-        for name, cluster in clusters.items():
-            served = ParticipantServer(_participant(name), dsn=cluster.dsn(_DATABASE))
+        for name, dsn in databases.items():
+            served = ParticipantServer(_participant(name), dsn=dsn)
             await stack.enter_async_context(served)
             await coordinator.engine.register(name, served.address)
         yield coordinator

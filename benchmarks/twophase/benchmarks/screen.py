@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from twophase.benchmarks.counts import Cost
 
 _WIDE: Final = 400
+_COUNTED: Final = ("journal_syncs", "wal_syncs", "statements", "round_trips", "frames")
 
 
 def screen() -> Console:
@@ -125,12 +126,12 @@ def lines_of(report: Report) -> Iterator[str]:
 
 def show_counts(console: Console, costs: Mapping[str, Cost], changed: Sequence[str]) -> None:
     """What was counted, and what of it is not as in the baseline."""
-    table = plain_table("of one transaction", "journal syncs", "WAL syncs", "statements")
+    table = plain_table("of one transaction", "journal syncs", "WAL syncs", "statements", "round trips", "frames")
     table.add_column("messages to participants", no_wrap=True)
     for case, cost in costs.items():
         counted = cost.to_json()
         messages = ", ".join(f"{count} {name}" for name, count in counted["messages"].items())
-        numbers = (str(counted.get(name, "")) for name in ("journal_syncs", "wal_syncs", "statements"))
+        numbers = (str(counted.get(name, "")) for name in _COUNTED)
         table.add_row(Text(case), *numbers, messages)
     console.print(table)
     for line in changed:

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 import grpc
 
 from twophase.contract.streams.calling import Calls, Rpc, StreamClosed
-from twophase.coordinator.engine.links import Link, LinkLost, LinkRejected, NotOffered
+from twophase.coordinator.engine.links import LinkLost, LinkRejected, NotOffered
 from twophase.coordinator.transport import CHANNEL_OPTIONS, caller_is_cancelled
 from twophase.v1 import participant_pb2, participant_pb2_grpc
 
@@ -173,7 +173,7 @@ class GrpcLinks:
     def __init__(self) -> None:
         self._links: dict[str, GrpcLink] = {}
 
-    def connect(self, address: str) -> Link:
+    def connect(self, address: str) -> GrpcLink:
         """The link to `host:port`; the same one for the same address, unless it was closed."""
         link = self._links.get(address)
         if link is None or link.closed:
