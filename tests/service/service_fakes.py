@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import grpc
 
+from fixtures.streaming import calls_of
 from twophase.contract.names import Epoch, Txid
 from twophase.contract.status import Problem, from_call
 from twophase.coordinator.engine.api import Answer, DeadLetter, Limits, Outcome, Resolution, Submission, View, Which
@@ -131,14 +133,20 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def served(engine: FakeEngine | None = None) -> AsyncIterator[Served]:
+async def served(engine: FakeEngine | None = None, *, by_stream: bool = False) -> AsyncIterator[Served]:
+    """With `by_stream` the stub's Execute goes by one."""
     engine = engine or FakeEngine()
     server = grpc.aio.server(interceptors=[Guard()], options=SERVER_OPTIONS)
     coordinator_pb2_grpc.add_CoordinatorServicer_to_server(CoordinatorService(engine), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Served(engine, coordinator_pb2_grpc.CoordinatorStub(channel), channel)
+        stub: coordinator_pb2_grpc.CoordinatorAsyncStub = coordinator_pb2_grpc.CoordinatorStub(channel)
+        calls = calls_of(stub.Stream, coordinator_pb2.CoordinatorStreamRequest, execute=stub.Execute)
+        if by_stream:
+            stub.Execute = partial(calls.call, "execute", timeout=30.0)  # type: ignore[assignment]
+        yield Served(engine, stub, channel)
+        await calls.close()
     await server.stop(None)
 
 

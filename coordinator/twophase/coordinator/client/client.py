@@ -145,6 +145,8 @@ class AsyncClient:
             settle=whole + _SETTLING if give_up_after is None else give_up_after,
             deadline=whole,
         )
+        if retries == 0:
+            return await self._attempt(request, patience)
 
         async def once() -> Committed:
             try:

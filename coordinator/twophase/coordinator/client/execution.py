@@ -109,6 +109,22 @@ class Execution:
     async def run(self) -> coordinator_pb2.ExecuteResponse:
         """Raises `CallRejected` and its kinds, `CoordinatorUnavailable`, `OutcomeUnknown`."""
         self._request.seen_epoch.CopyFrom(self._epochs.seen)
+        try:
+            return await self._ask()
+        except _AskAgain as unsettled:
+            return await self._ask_again(unsettled)
+
+    async def _ask_again(self, unsettled: _AskAgain) -> coordinator_pb2.ExecuteResponse:
+        """What follows a first try that settled nothing. Retrying is set up only here: that costs more than a call."""
+        first: _AskAgain | None = unsettled
+
+        async def ask() -> coordinator_pb2.ExecuteResponse:
+            nonlocal first
+            if first is not None:
+                failed, first = first, None
+                raise failed
+            return await self._ask()
+
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_AskAgain),
             wait=self._wait,
@@ -116,7 +132,7 @@ class Execution:
             reraise=True,
         )
         try:
-            return await retrying(self._ask)
+            return await retrying(ask)
         except _AskAgain as last:
             raise self._give_up(self._why or str(last)) from last
 

@@ -1,11 +1,9 @@
 """Calls on a stream: many unary calls carried in both directions by one, several in a message.
 
 Lives here: `calling`, the half that asks, and `answering`, the half that answers; both services of the contract use
-them. Must not live here: what is asked, and what an answer means.
+them. `departures` says when what is ready leaves. Must not live here: what is asked, and what an answer means.
 
-A message on a stream is a FRAME: calls with numbers, or answers with the numbers of their calls. A frame takes what is
-ready at the moment it is sent: a call that is alone goes at once, and while one frame is on its way to the socket the
-next one fills. Nobody waits for company.
+A message on a stream is a FRAME: calls with numbers, or answers with the numbers of their calls.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from grpc_status import rpc_status
 
 from twophase.contract.status import Problem, to_failure, to_status
 from twophase.contract.streams import FRAME_BYTES, FRAME_COUNT
+from twophase.contract.streams.departures import Departures
 from twophase.v1 import types_pb2
 
 MOST: Final = 4096
@@ -88,7 +89,7 @@ class _Stream:
         self._most = most
         self._open = 0
         self._outbox: deque[tuple[int, str, Any]] = deque()
-        self._writer: asyncio.Task[None] | None = None
+        self._departures = Departures(self._write, lambda: self._open)
         self._answered = asyncio.Event()
         self._gone = False
 
@@ -97,8 +98,8 @@ class _Stream:
         while (frame := await self._context.read()) is not grpc.aio.EOF:
             for call in frame.calls:
                 self._begin(call)
-            if self._writer is not None and len(self._outbox) > self._most:
-                await asyncio.wait((self._writer,))
+            while len(self._outbox) > self._most:
+                await self._departures.now()
 
     def _begin(self, call: Any) -> None:
         self._open += 1
@@ -126,12 +127,11 @@ class _Stream:
             self._answered.set()
             return
         self._outbox.append((number, kind, answer))
-        if self._writer is None:
-            self._writer = self._loop.create_task(self._write())
+        self._departures.ready()
 
     async def finish(self) -> None:
         """Returns when everything is answered, and every answer has left."""
-        while self._open or self._writer is not None:
+        while self._open or self._departures.due:
             self._answered.clear()
             await self._answered.wait()
 
@@ -139,18 +139,16 @@ class _Stream:
         """The stream is over; what is answered now is heard by nobody."""
         self._gone = True
         self._outbox.clear()
-        if self._writer is not None:
-            self._writer.cancel()
+        self._departures.stop()
 
-    async def _write(self) -> None:
+    async def _write(self) -> bool:
         try:
-            while self._outbox:
-                await self._context.write(self._next_frame())
+            await self._context.write(self._next_frame())
         except grpc.aio.BaseError:
             self._gone = True  # the stream is broken; gRPC is about to cancel who serves it
         finally:
-            self._writer = None
             self._answered.set()
+        return bool(self._outbox) and not self._gone
 
     def _next_frame(self) -> Any:
         frame, size, count = self._service.frame(), 0, 0

@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 
 from twophase.contract.status import failed_call, of_failure
 from twophase.contract.streams import FRAME_BYTES, FRAME_COUNT
+from twophase.contract.streams.departures import Departures
 
 LARGE: Final = 32 << 10
 """In bytes. A request above this is sent as a unary call, beside the stream: no small one waits behind it."""
@@ -145,7 +146,7 @@ class _Stream:
         self._outbox: deque[_Call] = deque()
         self._heard = False
         self._broke = False
-        self._writer: asyncio.Task[None] | None = None
+        self._departures = Departures(self._write, lambda: len(self._pending) - len(self._outbox))
         self._reader = loop.create_task(self._read())
         self._alarm: asyncio.TimerHandle | None = None
         self._idle = loop.call_later(IDLE_SECONDS, self._rest, 0)
@@ -155,31 +156,30 @@ class _Stream:
         call = _Call(self._numbers, kind, request, size, deadline, answer)
         self._pending[call.number] = call
         self._outbox.append(call)
-        if self._writer is None:
-            self._writer = self._loop.create_task(self._write())
+        self._departures.ready()
         # One timer for all: it is set for the earliest deadline, and looks for the next one when it goes off. Setting
         # and clearing one for each call would cost more than the call's share of a frame.
         if self._alarm is None or deadline < self._alarm.when():
             self._set_alarm(deadline)
 
     async def close(self) -> None:
-        tasks = [task for task in (self._reader, self._writer) if task is not None]
         self._end(StreamClosed())
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(self._reader, return_exceptions=True)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    async def _write(self) -> None:
-        try:
-            while (frame := self._next_frame()) is not None:
-                self._owner.frames += 1
+    async def _write(self) -> bool:
+        frame = self._next_frame()
+        if frame is not None:
+            self._owner.frames += 1
+            try:
                 await self._rpc.write(frame)
-        except asyncio.InvalidStateError:
-            return  # the stream is over, and its reader learns why
-        except grpc.aio.AioRpcError:
-            self._broke = True
-        finally:
-            self._writer = None
+            except asyncio.InvalidStateError:
+                return False  # the stream is over, and its reader learns why
+            except grpc.aio.AioRpcError:
+                self._broke = True
+                return False
+        return bool(self._outbox)
 
     def _next_frame(self) -> Any | None:
         """What is ready, without calls that nobody waits for any more."""
@@ -269,8 +269,7 @@ class _Stream:
         self._idle.cancel()
         if self._alarm is not None:
             self._alarm.cancel()
-        if self._writer is not None:
-            self._writer.cancel()
+        self._departures.stop()
         self._rpc.cancel()
         self._owner.over(self)
         waiting = tuple(call for call in pending if not call.answer.done())
