@@ -12,6 +12,7 @@ import pytest
 
 from twophase.benchmarks import cpu, through_coordinator, transfer
 from twophase.benchmarks.contenders import Contender, Places
+from twophase.benchmarks.revision import revision
 from twophase.benchmarks.transfer import Driver
 from twophase.benchmarks.workload import Order
 from twophase.contract.addresses import Address
@@ -141,6 +142,6 @@ def test_a_revision_is_told_only_in_a_checkout(monkeypatch: pytest.MonkeyPatch) 
         return subprocess.CompletedProcess(command, 128, "", "not a git repository")
 
     monkeypatch.setattr(subprocess, "run", without_git)
-    assert transfer._revision() is None
+    assert revision() is None
     monkeypatch.setattr(subprocess, "run", elsewhere)
-    assert transfer._revision() is None
+    assert revision() is None

@@ -23,6 +23,7 @@ from typing import Final
 from twophase.benchmarks import resident
 from twophase.benchmarks.history import multiply
 from twophase.benchmarks.parts import Part
+from twophase.benchmarks.revision import revision
 from twophase.benchmarks.scale_values import FanOut, FanOuts, Memory, Sample, Scale, Sizes, Starts
 from twophase.benchmarks.without_database import OPERATION, addresses_in, arguments
 from twophase.coordinator.client import AsyncClient, Committed, Operation, Wait, operation
@@ -45,11 +46,11 @@ Progress = Callable[[str], None]
 
 async def run_scale(sizes: Sizes, parts: Collection[Part], guardian: Guardian, progress: Progress) -> Scale:
     """Measures what is asked for, one after the other. Raises `SandboxError` if a process fails."""
-    before = os.getloadavg()
+    setting, measured, before = setting_here(), await asyncio.to_thread(revision), os.getloadavg()
     fan_outs = await _fan_outs(sizes, guardian, progress) if Part.FAN_OUT in parts else None
     memory = await _memory(sizes, guardian, progress) if Part.MEMORY in parts else None
     starts = await _starts(sizes, guardian, progress) if Part.START in parts else []
-    return Scale(sizes, setting_here(), fan_outs, memory, starts, {"before": before, "after": os.getloadavg()})
+    return Scale(sizes, setting, fan_outs, memory, starts, {"before": before, "after": os.getloadavg()}, measured)
 
 
 class _Site:

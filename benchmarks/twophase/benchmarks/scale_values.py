@@ -225,6 +225,7 @@ class Scale:
     memory: Memory | None = None
     starts: Sequence[Starts] = ()
     load_average: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    revision: str | None = None
 
     def wanted(self) -> list[Wanted]:
         """Of everything that was measured."""
@@ -239,6 +240,7 @@ class Scale:
         return {
             "bench": "scale",
             "setting": asdict(self.setting),
+            "revision": self.revision,
             "load_average": self.load_average,
             "sizes": asdict(self.sizes),
             "fan_out": self.fan_outs.to_json() if self.fan_outs else None,

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict, replace
@@ -23,6 +22,7 @@ from twophase.benchmarks import cpu
 from twophase.benchmarks.audit import problems_with_ledgers, problems_with_money, wait_for_rest
 from twophase.benchmarks.bank import FILL, LEFT, NAMES, OPENING, RIGHT, SCHEMA
 from twophase.benchmarks.contenders import Contender, Places
+from twophase.benchmarks.revision import revision
 from twophase.benchmarks.values import Measured, Plan, Report
 from twophase.benchmarks.workload import Books, Order
 from twophase.participant.resource import Settings
@@ -61,7 +61,7 @@ async def run_transfers(plan: Plan, guardian: Guardian, progress: Progress) -> R
     """Starts everything, measures, checks. Raises `SandboxError` if a process or a server fails."""
     connections = {key: str(2 * max(plan.clients) + _SPARE) for key in ("max_connections", "max_prepared_transactions")}
     settings = {**POSTGRES, **connections}
-    revision, load_before = await asyncio.to_thread(_revision), os.getloadavg()
+    measured, load_before = await asyncio.to_thread(revision), os.getloadavg()
     services = [Service(name, f"twophase.benchmarks.bank:{name}", SCHEMA) for name in NAMES]
     async with System(services, postgres=settings, guardian=guardian) as system:
         await asyncio.to_thread(_fill, system, plan.accounts)
@@ -76,7 +76,7 @@ async def run_transfers(plan: Plan, guardian: Guardian, progress: Progress) -> R
                     break  # the run is void: whatever else it measured would be, too
         run.problems += await asyncio.to_thread(problems_with_ledgers, system, run.txids)
     circumstances = {
-        "revision": revision,
+        "revision": measured,
         "postgres": settings,
         "participants": asdict(Settings()),
         "load_average": {"before": load_before, "after": os.getloadavg()},
@@ -243,13 +243,3 @@ def _versions() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
-
-
-def _revision() -> str | None:
-    """The commit that is measured, with a mark if it was changed since; None outside of a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        ran = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own arguments
-    except FileNotFoundError:
-        return None
-    return ran.stdout.strip() or None if ran.returncode == 0 else None
