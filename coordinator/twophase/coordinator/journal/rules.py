@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
 
 from twophase.contract.names import Epoch, Txid
 from twophase.coordinator.journal.events import Decided, Event, Turned
 from twophase.coordinator.journal.port import Basis, BelowHorizon, EpochFenced, NotTheOwner, Proposal, Ruling
-from twophase.coordinator.protocol.decisions import ABORT, Decision, DecisionKind, Ending, contradicts
+from twophase.coordinator.protocol.decisions import ABORT, Decision, DecisionKind
 
 
 def decided_by(proposal: Proposal, decision: Decision) -> Decided:
@@ -97,21 +96,6 @@ def releases_request(decision: Decision | None, *, committed: bool) -> bool:
 def needs_force(decision: Decision) -> bool:
     """Whether the decision must be durable before it is told: an abort that is lost is presumed again (R4, R12)."""
     return decision.kind is not DecisionKind.ABORT
-
-
-def contradicted_by(ending: Ending) -> tuple[DecisionKind, ...]:
-    """The decisions under which a branch that ended so is a heuristic outcome (R11)."""
-    return _CONTRADICTED[ending]
-
-
-_CONTRADICTED: Final = {
-    ending: tuple(
-        kind
-        for kind in DecisionKind
-        if contradicts(Decision(kind, 0 if kind is DecisionKind.DELEGATED else None), ending)
-    )
-    for ending in Ending
-}
 
 
 def _check_proposer(epoch: Epoch, standing: Standing) -> None:

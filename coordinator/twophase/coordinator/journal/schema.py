@@ -126,40 +126,40 @@ UPSERT_PARTICIPANT: Final = (
     " ON CONFLICT (name) DO UPDATE SET address = excluded.address, system_identifier = excluded.system_identifier,"
     " timeline = excluded.timeline, database = excluded.database"
 )
-# The decision on record.
-SELECT_DECISION: Final = "SELECT decision, branch, request_id FROM decisions WHERE txid = ?"
+# The decisions on record of some transactions: their names as a JSON array.
+SELECT_DECISIONS: Final = (
+    "SELECT txid, decision, branch, request_id FROM decisions WHERE txid IN (SELECT value FROM json_each(?))"
+)
 # An epoch's horizon (null if it was never given out) and whether it is fenced.
 SELECT_EPOCH: Final = (
     "SELECT (SELECT horizon FROM epochs WHERE number = ?1 AND nonce = ?2),"
     " EXISTS (SELECT 1 FROM fences WHERE number = ?1 AND nonce = ?2)"
 )
-# Who holds a request id.
-SELECT_HOLDER: Final = "SELECT txid FROM requests WHERE request_id = ? AND holds = 1"
-# Records a decision; a second one for the same transaction is a constraint violation.
-INSERT_DECISION: Final = "INSERT INTO decisions (txid, decision, branch, request_id) VALUES (?, ?, ?, ?)"
-# Records an attempt at a request, or that one claims it.
-UPSERT_REQUEST: Final = (
-    "INSERT INTO requests (request_id, attempt, txid, holds) VALUES (?, ?, ?, ?)"
+# Who holds some request ids: these as a JSON array.
+SELECT_HOLDERS: Final = (
+    "SELECT request_id, txid FROM requests WHERE holds = 1 AND request_id IN (SELECT value FROM json_each(?))"
+)
+# Records decisions; a second one for the same transaction is a constraint violation.
+INSERT_DECISIONS: Final = "INSERT INTO decisions (txid, decision, branch, request_id) VALUES {rows}"
+# Records attempts at requests, or that one claims its request id.
+UPSERT_REQUESTS: Final = (
+    "INSERT INTO requests (request_id, attempt, txid, holds) VALUES {rows}"
     " ON CONFLICT (request_id, attempt, txid) DO UPDATE SET holds = excluded.holds WHERE excluded.holds > holds"
 )
 # A delegate proved refused, or a saga is compensated: its transaction gives the request id back.
 RELEASE_REQUEST: Final = "UPDATE requests SET holds = 0 WHERE request_id = ? AND txid = ? AND holds = 1"
 # Whether a saga has turned.
 HAS_TURNED: Final = "SELECT 1 FROM events WHERE txid = ? AND kind = 'turned'"
-# Adds an event.
-INSERT_EVENT: Final = "INSERT INTO events (position, txid, at, kind, body) VALUES (?, ?, ?, ?, ?)"
-# Keeps track of how far a transaction is; decided and ended only ever go from 0 to 1.
-UPSERT_TRANSACTION: Final = (
-    "INSERT INTO transactions (txid, decided, ended) VALUES (?, ?, ?)"
+# Adds events.
+INSERT_EVENTS: Final = "INSERT INTO events (position, txid, at, kind, body) VALUES {rows}"
+# Keeps track of how far transactions are; decided and ended only ever go from 0 to 1.
+UPSERT_TRANSACTIONS: Final = (
+    "INSERT INTO transactions (txid, decided, ended) VALUES {rows}"
     " ON CONFLICT (txid) DO UPDATE SET decided = max(decided, excluded.decided), ended = max(ended, excluded.ended)"
     " WHERE excluded.decided > decided OR excluded.ended > ended"
 )
-# A branch that was to be committed and is lost: against whatever was decided, also if that is not on record here.
-INSERT_LOST: Final = "INSERT OR IGNORE INTO heuristics (txid, branch) VALUES (?, ?)"
-# A branch that ended against the decision on record, if that is of this kind.
-INSERT_HEURISTIC: Final = (
-    "INSERT OR IGNORE INTO heuristics (txid, branch) SELECT ?1, ?2 FROM decisions WHERE txid = ?1 AND decision = ?3"
-)
+# Branches that ended against the decision; once is as good as twice.
+INSERT_HEURISTICS: Final = "INSERT OR IGNORE INTO heuristics (txid, branch) VALUES {rows}"
 
 # --- pruning
 
@@ -221,6 +221,12 @@ HISTORY_OF_TRANSACTION: Final = "SELECT position, at, kind, body FROM events WHE
 EVENTS_OF_REQUEST: Final = (
     "SELECT txid, kind, body FROM events WHERE txid = (SELECT txid FROM requests WHERE request_id = ?"
     " ORDER BY holds DESC, attempt DESC, txid DESC LIMIT 1) ORDER BY position"
+)
+# The same for each of some request ids (a JSON array), by its place in the array.
+EVENTS_OF_REQUESTS: Final = (
+    "SELECT asked.key, e.txid, e.kind, e.body FROM json_each(?) asked JOIN events e ON e.txid ="
+    " (SELECT txid FROM requests WHERE request_id = asked.value ORDER BY holds DESC, attempt DESC, txid DESC LIMIT 1)"
+    " ORDER BY asked.key, e.position"
 )
 # The events of what is decided and not ended, the oldest transaction first.
 EVENTS_OF_UNFINISHED: Final = (

@@ -6,10 +6,12 @@ runs on the writer's thread. Must not live here: when a batch is written, who wa
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, assert_never
+from functools import lru_cache
+from typing import Final, TypeAlias, assert_never
 
 from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch, Txid
@@ -32,7 +34,6 @@ from twophase.coordinator.journal.rules import (
     Situation,
     Standing,
     claims_request,
-    contradicted_by,
     decided_by,
     judge,
     judge_turn,
@@ -40,7 +41,7 @@ from twophase.coordinator.journal.rules import (
     releases_request,
 )
 from twophase.coordinator.journal.sqlite_prune import prune
-from twophase.coordinator.protocol.decisions import Decision, DecisionKind, Ending
+from twophase.coordinator.protocol.decisions import Decision, DecisionKind, Ending, contradicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,9 @@ class Prune:
     pruning: Pruning
 
 
+# How many rows a statement writes at most.
+_ROWS_AT_ONCE: Final = 64
+
 Item: TypeAlias = Append | Propose | Turn | Register | Fence | Suspect | Lift | Prune | Mark
 # What becomes of an item: a ruling, or the refusal of a proposal or a turn, what was forgotten, None for all else.
 Answer: TypeAlias = Ruling | EpochFenced | BelowHorizon | NotTheOwner | ValueError | Pruned | None
@@ -151,8 +155,9 @@ def write(connection: sqlite3.Connection, items: Sequence[Item], position: int) 
     setting (`PRAGMA synchronous`). Raises sqlite3.Error; then it is unknown what is written."""
     connection.execute("BEGIN IMMEDIATE")
     writing = _Writing(connection, position)
+    writing.look_ahead(items)
     answers = [writing.take(item) for item in items]
-    writing.finish()
+    writing.put()
     reach(CrashPoint.COORDINATOR_BEFORE_WRITE)
     connection.execute("COMMIT")
     reach(CrashPoint.COORDINATOR_AFTER_WRITE)
@@ -161,15 +166,44 @@ def write(connection: sqlite3.Connection, items: Sequence[Item], position: int) 
 
 @dataclass(slots=True)
 class _Writing:
-    """One batch on its way. Rows that nothing in the batch asks for again are written at its end, together: the events,
-    and one for each transaction, whether it is `decided` and `ended` now. `epochs` is what was read of them."""
+    """One batch on its way.
+
+    Every statement lets go of the interpreter's lock and has to win it back from the event loop, so a batch is a
+    handful of them, however large it is: what its items ask for is read before them, what they amount to is written
+    after them. An item that needs more has the rows before it `put` first, and the rest is read anew.
+
+    To be written: the events, the decisions, the attempts at requests, the branches that ended against the decision,
+    and for each transaction whether it is decided and whether it is ended now. Read: the decisions and the holders of
+    request ids by name, None where there is none, and the epochs.
+    """
 
     connection: sqlite3.Connection
     position: int
     events: list[tuple[int, str, int, str, str]] = field(default_factory=list)
+    decisions: list[tuple[str, str, int | None, str | None]] = field(default_factory=list)
+    requests: list[tuple[str, int, str, bool]] = field(default_factory=list)
+    heuristics: list[tuple[str, int]] = field(default_factory=list)
     progress: dict[str, tuple[bool, bool]] = field(default_factory=dict)
+    decided: dict[str, tuple[Decision, str | None] | None] = field(default_factory=dict)
+    holders: dict[str, str | None] = field(default_factory=dict)
     epochs: dict[Epoch, EpochView] = field(default_factory=dict)
-    turned: set[Txid] = field(default_factory=set)
+
+    def look_ahead(self, items: Iterable[Item]) -> None:
+        """Reads what proposals, and branches that end, will be compared with."""
+        names: list[str] = []
+        request_ids: list[str] = []
+        for item in items:
+            match item:
+                case Append(event=Finished() as event):
+                    names.append(str(event.txid))
+                case Propose(proposal):
+                    names.append(str(proposal.txid))
+                    if proposal.request is not None:
+                        request_ids.append(proposal.request.request_id)
+                case _:
+                    pass
+        self._read_decisions(names)
+        self._read_holders(request_ids)
 
     def take(self, item: Item) -> Answer:
         match item:
@@ -178,6 +212,17 @@ class _Writing:
                 return None
             case Propose():
                 return self._decide(item.proposal, item.at)
+            case Mark():
+                return None
+            case _:
+                self.put()
+                self.decided.clear()
+                self.holders.clear()
+                self.epochs.clear()
+                return self._take_apart(item)
+
+    def _take_apart(self, item: Turn | Register | Fence | Suspect | Lift | Prune) -> Answer:
+        match item:
             case Turn():
                 return self._turn(item.event, item.proposer, item.at)
             case Register():
@@ -186,30 +231,34 @@ class _Writing:
                     schema.UPSERT_PARTICIPANT,
                     (row.name, row.address, row.system_identifier, row.timeline, row.database),
                 )
-                return None
             case Fence():
                 self.connection.execute(schema.INSERT_FENCE, (item.epoch.number, item.epoch.nonce))
-                self.epochs.clear()
-                return None
             case Suspect():
                 self.connection.execute(schema.INSERT_PROOF, (item.at, item.proof))
-                return None
             case Lift():
                 self.connection.execute(schema.INSERT_LIFT, (item.at, item.epoch, item.position))
-                return None
             case Prune():
-                self.epochs.clear()
                 return prune(self.connection, item.pruning)
-            case Mark():
-                return None
             case _:
                 assert_never(item)
+        return None
 
-    def finish(self) -> None:
-        self.connection.executemany(schema.INSERT_EVENT, self.events)
-        self.connection.executemany(
-            schema.UPSERT_TRANSACTION, [(txid, *reached) for txid, reached in self.progress.items()]
-        )
+    def put(self) -> None:
+        """Writes what is to be written so far."""
+        progress = [(txid, *reached) for txid, reached in self.progress.items()]
+        self._put(schema.INSERT_EVENTS, self.events)
+        self._put(schema.INSERT_DECISIONS, self.decisions)
+        self._put(schema.UPSERT_REQUESTS, self.requests)
+        self._put(schema.UPSERT_TRANSACTIONS, progress)
+        self._put(schema.INSERT_HEURISTICS, self.heuristics)
+        for rows in (self.events, self.decisions, self.requests, self.heuristics, self.progress):
+            rows.clear()
+
+    def _put(self, sql: str, rows: Sequence[tuple[object, ...]]) -> None:
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            some = rows[start : start + _ROWS_AT_ONCE]
+            values = [value for row in some for value in row]
+            self.connection.execute(_of_rows(sql, len(some), len(some[0])), values)
 
     def _append(self, event: Event, at: int) -> None:
         self.position += 1
@@ -220,15 +269,20 @@ class _Writing:
         match event:
             case Begun(request=RequestRef() as request):
                 self._attempt(txid, request, claims=False)
-            case Finished(ending=Ending.LOST):
-                self.connection.execute(schema.INSERT_LOST, (txid, event.branch))
             case Finished():
-                for against in contradicted_by(event.ending):
-                    self.connection.execute(schema.INSERT_HEURISTIC, (txid, event.branch, against.value))
+                self._compare(txid, event)
             case Ended(committed=False):
                 self._release(txid)
             case _:
                 pass
+
+    def _compare(self, txid: str, finished: Finished) -> None:
+        """A branch that was to be committed and is lost ended against whatever was decided, also if that is not on
+        record here; every other one, if it contradicts the decision on record."""
+        made, _ = self._decision(txid)
+        lost = finished.ending is Ending.LOST
+        if lost or (made is not None and contradicts(made, finished.ending)):
+            self.heuristics.append((txid, finished.branch))
 
     def _decide(self, proposal: Proposal, at: int) -> Answer:
         txid = str(proposal.txid)
@@ -241,7 +295,8 @@ class _Writing:
         decision = ruling.decision
         request = proposal.request
         request_id = None if request is None else request.request_id
-        self.connection.execute(schema.INSERT_DECISION, (txid, decision.kind.value, decision.branch, request_id))
+        self.decisions.append((txid, decision.kind.value, decision.branch, request_id))
+        self.decided[txid] = decision, request_id
         if request is not None:
             self._attempt(txid, request, claims=claims_request(decision))
         self._append(decided_by(proposal, decision), at)
@@ -254,8 +309,7 @@ class _Writing:
             return refusal
         txid = str(turned.txid)
         already = self.connection.execute(schema.HAS_TURNED, (txid,)).fetchone() is not None
-        if not already and turned.txid not in self.turned:
-            self.turned.add(turned.txid)
+        if not already:
             self._append(turned, at)
         return None
 
@@ -266,11 +320,16 @@ class _Writing:
         return Situation(existing, proposer, owner, self._holder(request))
 
     def _decision(self, txid: str) -> tuple[Decision | None, str | None]:
-        row = self.connection.execute(schema.SELECT_DECISION, (txid,)).fetchone()
-        if row is None:
-            return None, None
-        kind, branch, request_id = row
-        return Decision(DecisionKind(kind), branch), request_id
+        if txid not in self.decided:
+            self._read_decisions([txid])
+        return self.decided[txid] or (None, None)
+
+    def _read_decisions(self, names: Sequence[str]) -> None:
+        if names:
+            self.decided.update(dict.fromkeys(names))
+            rows = self.connection.execute(schema.SELECT_DECISIONS, (json.dumps(names),)).fetchall()
+            for txid, kind, branch, request_id in rows:
+                self.decided[txid] = Decision(DecisionKind(kind), branch), request_id
 
     def _epoch(self, epoch: Epoch) -> EpochView:
         if epoch not in self.epochs:
@@ -286,13 +345,31 @@ class _Writing:
     def _holder(self, request: RequestRef | None) -> Txid | None:
         if request is None:
             return None
-        row = self.connection.execute(schema.SELECT_HOLDER, (request.request_id,)).fetchone()
-        return None if row is None else Txid.parse(row[0])
+        if request.request_id not in self.holders:
+            self._read_holders([request.request_id])
+        holder = self.holders[request.request_id]
+        return None if holder is None else Txid.parse(holder)
+
+    def _read_holders(self, request_ids: Sequence[str]) -> None:
+        if request_ids:
+            self.holders.update(dict.fromkeys(request_ids))
+            self.holders.update(self.connection.execute(schema.SELECT_HOLDERS, (json.dumps(request_ids),)).fetchall())
 
     def _attempt(self, txid: str, request: RequestRef, *, claims: bool) -> None:
-        self.connection.execute(schema.UPSERT_REQUEST, (request.request_id, request.attempt, txid, claims))
+        self.requests.append((request.request_id, request.attempt, txid, claims))
+        if claims:
+            self.holders[request.request_id] = txid
 
     def _release(self, txid: str) -> None:
         decision, request_id = self._decision(txid)
         if request_id is not None and releases_request(decision, committed=False):
+            self.put()
             self.connection.execute(schema.RELEASE_REQUEST, (request_id, txid))
+            self.holders.pop(request_id, None)
+
+
+@lru_cache(maxsize=512)
+def _of_rows(sql: str, rows: int, columns: int) -> str:
+    """The statement for so many rows."""
+    row = f"({', '.join('?' * columns)})"
+    return sql.format(rows=", ".join([row] * rows))

@@ -7,6 +7,7 @@ statement answers what (`sqlite`), and what is still on its way into the file (`
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -81,4 +82,7 @@ class Reader:
 
 def _events_of(request_ids: Sequence[str], connection: sqlite3.Connection) -> list[Rows]:
     """On the thread."""
-    return [connection.execute(schema.EVENTS_OF_REQUEST, (each,)).fetchall() for each in request_ids]
+    found: list[Rows] = [[] for _ in request_ids]
+    for place, *event in connection.execute(schema.EVENTS_OF_REQUESTS, (json.dumps(request_ids),)).fetchall():
+        found[place].append(event)
+    return found

@@ -10,11 +10,14 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import aiosqlite
 
 T = TypeVar("T")
+
+# How many prepared statements a connection keeps: those of a batch differ in their numbers of rows.
+_STATEMENTS: Final = 512
 
 
 class _StagedConnection(sqlite3.Connection):
@@ -51,6 +54,7 @@ class SqliteThread:
                 timeout=busy_timeout,
                 isolation_level=None,
                 factory=_StagedConnection,
+                cached_statements=_STATEMENTS,
             )
             raw.staged = deque()
             made.append(raw)
