@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
@@ -12,7 +13,7 @@ from fixtures.second_phase import FINGERPRINT, RESULTS, WORK, gid_of
 from twophase.participant.branch import apply, prepare
 from twophase.participant.errors import Refused
 from twophase.participant.exchanges import DoWork, Exchange, Reply, Worked
-from twophase.participant.outcomes import No, OutcomeUnknown, Prepared, Retry
+from twophase.participant.outcomes import Applied, No, OutcomeUnknown, Prepared, Retry
 from twophase.participant.refusals import ConnectionGone
 from twophase.participant.terms import Branch
 from twophase.participant.work import Deadline
@@ -114,3 +115,10 @@ def test_an_answer_that_could_not_be_looked_up_is_the_reason_itself() -> None:
     assert isinstance(retry, Retry)
     assert retry.refusal.retryable
     assert retry.refusal.kind == types_pb2.REFUSAL_KIND_BUSINESS
+
+
+@pytest.mark.parametrize("interruption", [psycopg.errors.QueryCanceled(), ConnectionGone("gone")])
+def test_r7_a_row_that_was_read_answers_however_its_transaction_ends(interruption: Exception) -> None:
+    """A copy may be told to stop, or lose its session, when it has found that the work is done."""
+    row = (str(BRANCH.gid), "work", "applied", None, [RESULTS[0].SerializeToString()], None, b"", 1)
+    assert played(apply(BRANCH, ROLE), (Reply("SELECT 1", (row,)),), interruption) == Applied(RESULTS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import suppress
 from typing import Final
 
 import psycopg
@@ -111,7 +112,8 @@ def apply(branch: Branch, role: str) -> Steps[Applied | RefusedForGood | Retry |
     except psycopg.Error as error:
         return _retry(_reason(branch, error))
     if found is not None:
-        yield Exchange((ROLLBACK,))
+        with suppress(ConnectionGone, psycopg.Error):  # the row was read; a session that does not end this is closed
+            yield Exchange((ROLLBACK,), cleaning=CLEAN)
         return _by_own_row(branch, found)
     try:
         results = yield from _work(branch)

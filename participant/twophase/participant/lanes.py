@@ -14,12 +14,15 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import psycopg
-from psycopg_pool import PoolClosed, PoolTimeout
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
+from twophase.contract.names import Gid
 from twophase.participant.branch import Stale
+from twophase.participant.committing import Committer
+from twophase.participant.crew import Crew, Outbox
 from twophase.participant.database import (
     AsyncWorkConnection,
     WorkConnection,
@@ -28,10 +31,10 @@ from twophase.participant.database import (
 )
 from twophase.participant.drivers import clean, clean_async, drive, drive_async
 from twophase.participant.exchanges import Steps
-from twophase.participant.outcomes import Answer, Identity, OutcomeUnknown
+from twophase.participant.outcomes import Answer, Committed, Identity, OutcomeUnknown
 from twophase.participant.refusals import ConnectionGone, NoConnection
 from twophase.participant.terms import Branch
-from twophase.participant.work import Deadline, Work
+from twophase.participant.work import Work
 
 _A = TypeVar("_A", bound=Answer)
 
@@ -55,37 +58,49 @@ class Run(Protocol):
 class WorkLane(Protocol):
     """Runs business code, inside the steps of its branch."""
 
-    async def run(self, make: Callable[[Branch, str], Steps[_A]], branch: Branch, work: Work, runs: set[Run]) -> _A:
-        """Raises what the steps raise, `NoConnection` and `ConnectionGone` if they never began."""
+    def run(
+        self, make: Callable[[Branch, str], Steps[_A]], branch: Branch, work: Work, runs: set[Run]
+    ) -> asyncio.Future[_A]:
+        """Has what the steps raise, `NoConnection` and `ConnectionGone` if they never began. Not to be cancelled."""
         ...
 
     async def close(self) -> None: ...
 
 
-class _SyncRun:
-    """A branch in a thread. Cancelling is aimed at its session, and the session may go on to another branch: under the
+class _SyncRun(Generic[_A]):
+    """A branch for a thread. Cancelling is aimed at its session, and the session may go on to another branch: under the
     lock it cannot, and afterwards a session that was aimed at is closed."""
 
-    def __init__(self, executor: ThreadPoolExecutor, deadline: Deadline) -> None:
-        self._executor = executor
-        self._watchdog = asyncio.get_running_loop().call_at(deadline.at, self._too_late)
+    def __init__(
+        self, make: Callable[[Branch, str], Steps[_A]], branch: Branch, work: Work, lane: SyncWorkLane
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.make = make
+        self.branch = branch
+        self.work = work
+        self.answered: asyncio.Future[_A] = loop.create_future()
+        self._lane = lane
+        self._watchdog = loop.call_at(branch.deadline.at, self._too_late)
         self._lock = threading.Lock()
         self._connection: WorkConnection | None = None
         self._cancelled = False
 
     def stop(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the lane is closing, and waits for the branch itself
-            self._executor.submit(self._cancel)
+        self._lane.cancel(self)
 
     def over(self) -> None:
         """Nobody waits for the answer any more: the watchdog may go."""
         self._watchdog.cancel()
 
     def _too_late(self) -> None:
+        if self._lane.withdraw(self):
+            self.answered.set_exception(_no_connection())
+            return
         self.stop()
         self._watchdog = asyncio.get_running_loop().call_later(_CANCEL_EVERY, self._too_late)
 
-    def _cancel(self) -> None:
+    def cancel(self) -> None:
+        """In a thread: asks the server to stop what the session is at."""
         with self._lock:
             if self._connection is None:
                 return
@@ -107,82 +122,102 @@ class _SyncRun:
 
 
 class SyncWorkLane:
-    """`def` operations: as many threads as connections."""
+    """`def` operations: as many threads as connections. Made in the event loop that waits for them."""
 
     def __init__(self, dsn: str, participant: str, *, size: int) -> None:
-        self._size = size
-        self._pool = sync_pool(dsn, participant, use="work", size=size)
-        self._threads = ThreadPoolExecutor(size, thread_name_prefix=f"twophase-{participant}-work")
+        pool = sync_pool(dsn, participant, use="work", size=size)
+        outbox = Outbox(asyncio.get_running_loop())
+        self._pool = pool
+        self._crew: Crew[_SyncRun[Any]] = Crew(
+            lambda: _Worker(pool, outbox, tries=size + 1), size=size, name=f"twophase-{participant}-work"
+        )
         self._cancellers = ThreadPoolExecutor(2, thread_name_prefix=f"twophase-{participant}-cancel")
-        self._slots = asyncio.Semaphore(size)
         self._pool.open()
 
-    async def run(self, make: Callable[[Branch, str], Steps[_A]], branch: Branch, work: Work, runs: set[Run]) -> _A:
-        loop = asyncio.get_running_loop()
-        async with _slot(self._slots, branch):
-            run = _SyncRun(self._cancellers, branch.deadline)
-            answered: asyncio.Future[_A] = loop.create_future()
+    def run(
+        self, make: Callable[[Branch, str], Steps[_A]], branch: Branch, work: Work, runs: set[Run]
+    ) -> asyncio.Future[_A]:
+        run = _SyncRun(make, branch, work, self)
+        runs.add(run)
 
-            def answer(value: _A | None, error: BaseException | None) -> None:
-                loop.call_soon_threadsafe(_settle, answered, value, error)
+        def over(_: asyncio.Future[_A]) -> None:
+            run.over()
+            runs.discard(run)
 
-            runs.add(run)
-            try:
-                self._threads.submit(self._run, make, branch, work, run, answer)
-                return await answered
-            finally:
-                run.over()
-                runs.discard(run)
+        run.answered.add_done_callback(over)
+        self._crew.submit(run)
+        return run.answered
 
-    def _run(
-        self,
-        make: Callable[[Branch, str], Steps[_A]],
-        branch: Branch,
-        work: Work,
-        run: _SyncRun,
-        answer: Callable[[_A | None, BaseException | None], None],
-    ) -> None:
-        """In a thread: answers once, before the connection is cleaned, which nobody has to wait for."""
+    def withdraw(self, run: _SyncRun[Any]) -> bool:
+        """True if the branch was not begun, and never will be."""
+        return self._crew.withdraw(run)
+
+    def cancel(self, run: _SyncRun[Any]) -> None:
+        """Stops what the branch's session is at, in a thread of its own: that takes a connection."""
+        with contextlib.suppress(RuntimeError):  # the lane is closing, and waits for the branch itself
+            self._cancellers.submit(run.cancel)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._crew.close()
+        self._cancellers.shutdown()
+        self._pool.close(_CLOSE_TIMEOUT)
+
+
+class _Worker:
+    """One thread's work on branches. It keeps its connection from one to the next."""
+
+    def __init__(self, pool: ConnectionPool[WorkConnection], outbox: Outbox, *, tries: int) -> None:
+        self._pool = pool
+        self._outbox = outbox
+        self._tries = tries
+        self._kept: WorkConnection | None = None
+
+    def perform(self, job: _SyncRun[Any]) -> None:
+        """Answers once, before a connection is cleaned, which nobody has to wait for."""
         # A restart of the server leaves dead connections in the pool: at most every one of them is tried.
-        for _ in range(self._size + 1):
+        for _ in range(self._tries):
+            connection = self._kept
+            if connection is None:
+                try:
+                    connection = self._pool.getconn(job.branch.deadline.left())
+                except (PoolTimeout, PoolClosed):
+                    break
+            job.begin(connection)
             try:
-                connection = self._pool.getconn(branch.deadline.left())
-            except (PoolTimeout, PoolClosed):
-                break
-            run.begin(connection)
-            try:
-                answer(_signed(drive(make(branch, connection.role), connection, work), connection), None)
+                answer = drive(job.make(job.branch, connection.role), connection, job.work)
+                self._outbox.put(job.answered, _signed(answer, connection), None)
                 return
             except Stale:
                 connection.pgconn.finish()
             except BaseException as error:  # noqa: BLE001 - it is told to whoever waits, in the event loop
-                answer(None, error)
+                self._outbox.put(job.answered, None, error)
                 return
             finally:
-                self._give_back(connection, good=run.end())
-        answer(None, ConnectionGone("the participant's database could not be reached before the deadline"))
+                self._keep(connection, good=job.end())
+        gone = ConnectionGone("the participant's database could not be reached before the deadline")
+        self._outbox.put(job.answered, None, gone)
 
-    def _give_back(self, connection: WorkConnection, *, good: bool) -> None:
+    def rest(self) -> None:
+        connection, self._kept = self._kept, None
+        if connection is not None:
+            self._pool.putconn(connection)
+
+    def _keep(self, connection: WorkConnection, *, good: bool) -> None:
         """Only what is known to be at rest, and rid of what business code left in the session, is used again."""
+        self._kept = connection
         if good and connection.at_rest:
             try:
                 if not connection.clean:
                     clean(connection)
             except (psycopg.Error, ConnectionGone) as error:
                 log.warning("a connection could not be cleaned (%s) and is closed", type(error).__name__)
-            if not connection.clean:
-                connection.close()
-        else:
-            connection.close()
-        self._pool.putconn(connection)
-
-    async def close(self) -> None:
-        await asyncio.to_thread(self._close)
-
-    def _close(self) -> None:
-        self._threads.shutdown()
-        self._cancellers.shutdown()
-        self._pool.close(_CLOSE_TIMEOUT)
+            if connection.clean:
+                return
+        connection.close()
+        self.rest()
 
 
 class _AsyncRun:
@@ -216,7 +251,14 @@ class AsyncWorkLane:
         self._slots = asyncio.Semaphore(size)
         self._cleaning: set[asyncio.Task[None]] = set()
 
-    async def run(self, make: Callable[[Branch, str], Steps[_A]], branch: Branch, work: Work, runs: set[Run]) -> _A:
+    def run(
+        self, make: Callable[[Branch, str], Steps[_A]], branch: Branch, work: Work, runs: set[Run]
+    ) -> asyncio.Future[_A]:
+        return asyncio.ensure_future(self._in_turn(make, branch, work, runs))
+
+    async def _in_turn(
+        self, make: Callable[[Branch, str], Steps[_A]], branch: Branch, work: Work, runs: set[Run]
+    ) -> _A:
         await self._pool.open()
         async with _slot(self._slots, branch):
             run = _AsyncRun(branch)
@@ -274,12 +316,41 @@ class FinishLane:
         self._size = size
         self._pool = sync_pool(dsn, participant, use="finish", size=size)
         self._threads = ThreadPoolExecutor(size, thread_name_prefix=f"twophase-{participant}-finish")
+        self._committer = Committer(give_back=self._pool.putconn)
+        self._leasing: asyncio.Future[WorkConnection] | None = None
+        self._steps = 0
         self.identity: Identity | None = None
         self._pool.open()
 
+    def commit(self, gid: Gid) -> asyncio.Future[Committed | None] | None:
+        """`Committed`, as the event loop heard it; None, now or in the future, if the steps have to be run."""
+        if self._committer.is_busy and self._leasing is None and len(self._committer) + self._steps < self._size:
+            self._leasing = asyncio.get_running_loop().run_in_executor(
+                self._threads, self._pool.getconn, _FINISH_TIMEOUT
+            )
+            self._leasing.add_done_callback(self._leased)
+        return self._committer.commit(gid) if len(self._committer) else None
+
+    def _leased(self, leasing: asyncio.Future[WorkConnection]) -> None:
+        self._leasing = None
+        if leasing.cancelled() or isinstance(leasing.exception(), PoolTimeout | PoolClosed):
+            return
+        connection = leasing.result()
+        if len(self._committer) + self._steps >= self._size:  # the steps came first
+            self._pool.putconn(connection)
+            return
+        self.identity = connection.identity
+        self._committer.add(connection)
+
     async def run(self, make: Callable[[], Steps[_A]]) -> _A:
         """Raises what the steps raise, and `OutcomeUnknown` if the database cannot be reached."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, make)
+        self._steps += 1
+        if len(self._committer) + self._steps > self._size:
+            self._committer.give_up_one()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, make)
+        finally:
+            self._steps -= 1
 
     def _run(self, make: Callable[[], Steps[_A]]) -> _A:
         for tries_left in reversed(range(self._size + 1)):
@@ -301,6 +372,10 @@ class FinishLane:
         raise AssertionError("the last try raises")
 
     async def close(self) -> None:
+        if self._leasing is not None:
+            await asyncio.wait([self._leasing])
+            await asyncio.sleep(0)  # until `_leased` was called
+        await self._committer.close()
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
@@ -314,10 +389,7 @@ async def _slot(slots: asyncio.Semaphore, branch: Branch) -> AsyncIterator[None]
         async with asyncio.timeout_at(branch.deadline.at):
             await slots.acquire()
     except TimeoutError:
-        raise NoConnection(
-            "every connection for work was busy until the deadline; send the request again, or give the participant"
-            " more work connections"
-        ) from None
+        raise _no_connection() from None
     try:
         yield
     finally:
@@ -328,10 +400,8 @@ def _signed(answer: _A, connection: WorkConnection | AsyncWorkConnection) -> _A:
     return replace(answer, identity=connection.identity)
 
 
-def _settle(future: asyncio.Future[_A], value: _A | None, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is not None:
-        future.set_exception(error)
-    elif value is not None:
-        future.set_result(value)
+def _no_connection() -> NoConnection:
+    return NoConnection(
+        "every connection for work was busy until the deadline; send the request again, or give the participant more"
+        " work connections"
+    )

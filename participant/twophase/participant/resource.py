@@ -148,8 +148,13 @@ class ResourceManager:
         vote = self._votes.get(gid)
         if vote is not None:
             return vote
-        terms = self._terms(gid, _WORK, deadline, position, fingerprint)
-        return await self._branches.join(("prepare", gid, _WORK), terms, lambda runs: self._prepare(terms, work, runs))
+        terms = self._terms(gid, _WORK, deadline, position, fingerprint, work, read_only=work.read_only)
+        try:
+            vote = await self._branches.join(("prepare", gid, _WORK), terms, partial(self._prepare, terms, work))
+        except _NOT_STARTED as error:
+            return No(refusal_of(error))
+        reach(CrashPoint.PARTICIPANT_BEFORE_VOTE)
+        return vote
 
     async def apply(
         self,
@@ -166,8 +171,13 @@ class ResourceManager:
         With `must_succeed` no refusal is final: it is answered with `Retry`, and leaves no row. Raises `OutcomeUnknown`
         (repeat it, or abort it) and `Forgotten`.
         """
-        terms = replace(self._terms(gid, _WORK, deadline, position, fingerprint), must_succeed=must_succeed)
-        return await self._branches.join(("apply", gid, _WORK), terms, lambda runs: self._apply(terms, work, runs))
+        terms = self._terms(gid, _WORK, deadline, position, fingerprint, work, must_succeed=must_succeed)
+        try:
+            return await self._branches.join(
+                ("apply", gid, _WORK), terms, lambda runs: self._run(steps.apply, terms, work, runs)
+            )
+        except _NOT_STARTED as error:
+            return _not_yet(error)
 
     async def compensate(
         self, gid: Gid, undo: Undo, *, deadline: Deadline, position: int, fingerprint: bytes
@@ -187,7 +197,10 @@ class ResourceManager:
 
         Raises `OutcomeUnknown` and `StillRunning` (repeat it), `CannotFinish` and `Forgotten`.
         """
-        answer = await self._branches.shielded(self._patiently(lambda: finish.commit(gid)))
+        heard = None if self._finish is None else self._finish.commit(gid)
+        answer: Committed | Lost | None = None if heard is None else await heard
+        if answer is None:
+            answer = await self._branches.shielded(self._patiently(lambda: finish.commit(gid)))
         self._votes.pop(gid, None)
         return answer
 
@@ -241,7 +254,18 @@ class ResourceManager:
         check_journal_id(journal_id)
         return await self._patiently(lambda: finish.recall(journal_id))
 
-    def _terms(self, gid: Gid, kind: Kind, deadline: Deadline, position: int, fingerprint: bytes) -> Branch:
+    def _terms(
+        self,
+        gid: Gid,
+        kind: Kind,
+        deadline: Deadline,
+        position: int,
+        fingerprint: bytes,
+        work: Work | None = None,
+        *,
+        read_only: bool = False,
+        must_succeed: bool = False,
+    ) -> Branch:
         longest = self._settings.lock_timeout
         return Branch(
             gid=gid,
@@ -250,43 +274,42 @@ class ResourceManager:
             position=position,
             fingerprint=fingerprint,
             lock_timeout=random.uniform(longest / 2, longest),  # noqa: S311 - jitter
+            read_only=read_only,
+            must_succeed=must_succeed,
             begin=self._begin,
+            running=str if work is None else lambda: work.running,
         )
 
-    async def _prepare(self, terms: Branch, work: Work, runs: set[Run]) -> _Vote:
-        terms = replace(terms, read_only=work.read_only)
-        try:
-            vote = await self._run(steps.prepare, terms, work, runs)
-        except _NOT_STARTED as error:
-            return No(refusal_of(error))
-        self._keep_vote(terms.gid, vote)
-        reach(CrashPoint.PARTICIPANT_BEFORE_VOTE)
-        return vote
+    def _prepare(self, terms: Branch, work: Work, runs: set[Run]) -> asyncio.Future[_Vote]:
+        voting = self._run(steps.prepare, terms, work, runs)
+        voting.add_done_callback(partial(self._keep_answer, terms.gid))
+        return voting
 
-    async def _apply(self, terms: Branch, work: Work, runs: set[Run]) -> Applied | RefusedForGood | Retry | Tombstoned:
-        """A step that only reads is committed like the others: its ledger row is what proves that it was done."""
-        try:
-            return await self._run(steps.apply, terms, work, runs)
-        except _NOT_STARTED as error:
-            reason = refusal_of(error)
-            reason.retryable = True
-            return Retry(reason)
+    def _keep_answer(self, gid: Gid, voting: asyncio.Future[_Vote]) -> None:
+        if not voting.cancelled() and voting.exception() is None:
+            self._keep_vote(gid, voting.result())
 
     async def _compensate(
         self, terms: Branch, undo: Undo, runs: set[Run]
     ) -> Applied | RefusedForGood | Retry | Tombstoned:
         await self._branches.stop(terms.gid, _WORK)
         claimed = await self._patiently(lambda: compensate.claim(terms.gid))
-        if isinstance(claimed, ToUndo):
-            return await self._apply(terms, undo(claimed.results), runs)
-        return claimed
+        if not isinstance(claimed, ToUndo):
+            return claimed
+        work = undo(claimed.results)
+        try:
+            return await self._run(steps.apply, replace(terms, running=lambda: work.running), work, runs)
+        except _NOT_STARTED as error:
+            return _not_yet(error)
 
-    async def _run(self, make: Callable[[Branch, str], Steps[_A]], terms: Branch, work: Work, runs: set[Run]) -> _A:
+    def _run(
+        self, make: Callable[[Branch, str], Steps[_A]], terms: Branch, work: Work, runs: set[Run]
+    ) -> asyncio.Future[_A]:
+        """Raises `TooLate`; the rest is in the future."""
         if terms.deadline.left() == 0:
             raise TooLate("the deadline had passed when the work arrived; allow more time")
-        terms = replace(terms, running=lambda: work.running)
         lane = self._async_lane() if work.asynchronous else self._sync_lane()
-        return await lane.run(make, terms, work, runs)
+        return lane.run(make, terms, work, runs)
 
     def _sync_lane(self) -> SyncWorkLane:
         if self._sync is None:
@@ -345,6 +368,12 @@ class ResourceManager:
 
 _NOT_STARTED: Final = (ConnectionGone, NoConnection, TooLate)
 _AGAIN: Final = (finish.Busy, StillRunning)
+
+
+def _not_yet(error: Exception) -> Retry:
+    reason = refusal_of(error)
+    reason.retryable = True
+    return Retry(reason)
 
 
 def _size(payload: types_pb2.Payload) -> int:

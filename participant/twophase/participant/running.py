@@ -1,6 +1,6 @@
 """What runs in this process: whoever asks for it again joins it, and it can be told to stop.
 
-Lives here: the tasks that work on branches, by what they do to which. Must not live here: what they do (`resource`),
+Lives here: what is done to which branch, by its future answer. Must not live here: what they do (`resource`),
 how business code is stopped (`lanes`).
 """
 
@@ -28,57 +28,62 @@ _STOPPING: Final = 1.0
 @dataclass(frozen=True, slots=True)
 class _Running:
     terms: Branch
-    task: asyncio.Task[Any]
+    answer: asyncio.Future[Any]
     runs: set[Run]
 
 
 class RunningBranches:
-    """Tasks that go on when those who wait for them are cancelled."""
+    """Work that goes on when those who wait for it are cancelled."""
 
     def __init__(self) -> None:
         self._running: dict[Key, _Running] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._answers: set[asyncio.Future[Any]] = set()
 
-    async def join(self, key: Key, terms: Branch, start: Callable[[set[Run]], Coroutine[Any, Any, _T]]) -> _T:
-        """The answer of the call that runs under `key`, started if there is none."""
+    def join(
+        self, key: Key, terms: Branch, start: Callable[[set[Run]], asyncio.Future[_T] | Coroutine[Any, Any, _T]]
+    ) -> asyncio.Future[_T]:
+        """The answer of what runs under `key`, started if there is nothing. Whoever cancels it stops nothing.
+
+        Raises what `start` raises.
+        """
         running = self._running.get(key)
         if running is None:
             runs: set[Run] = set()
-            task = self._task(start(runs))
-            running = self._running[key] = _Running(terms, task, runs)
-            task.add_done_callback(lambda _: self._running.pop(key, None))
-        answer: _T = await asyncio.shield(running.task)
-        return answer
+            answer = asyncio.ensure_future(start(runs))
+            running = self._running[key] = _Running(terms, answer, runs)
+            answer.add_done_callback(lambda _: self._running.pop(key, None))
+            self._watch(answer)
+        return asyncio.shield(running.answer)
 
     async def stop(self, gid: Gid, kind: Kind) -> None:
         """Tells what runs of a branch to stop, and waits a moment until it has."""
         found = [self._running.get((verb, gid, kind)) for verb in ("prepare", "apply")]
-        tasks = []
+        answers = []
         for running in found:
             if running is not None:
                 running.terms.halt.requested = True
                 for run in tuple(running.runs):
                     run.stop()
-                tasks.append(running.task)
-        if tasks:
-            await asyncio.wait(tasks, timeout=_STOPPING)
+                answers.append(running.answer)
+        if answers:
+            await asyncio.wait(answers, timeout=_STOPPING)
 
     async def shielded(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Does something to its end, whoever stops waiting for it."""
-        return await asyncio.shield(self._task(work))
+        task = asyncio.get_running_loop().create_task(work)
+        self._watch(task)
+        return await asyncio.shield(task)
 
     async def ended(self) -> None:
         """Waits until nothing runs any more."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._answers:
+            await asyncio.wait(self._answers)
 
-    def _task(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._forget)
-        return task
+    def _watch(self, answer: asyncio.Future[Any]) -> None:
+        self._answers.add(answer)
+        answer.add_done_callback(self._forget)
 
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # looked at, so that asyncio does not report what a cancelled caller never heard
+    def _forget(self, answer: asyncio.Future[Any]) -> None:
+        self._answers.discard(answer)
+        if not answer.cancelled():
+            answer.exception()  # looked at, so that asyncio does not report what a cancelled caller never heard
