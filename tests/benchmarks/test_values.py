@@ -150,6 +150,32 @@ def test_a_process_that_is_gone_has_used_nothing() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     assert cpu.of_process(child.pid) == cpu.of_family(child.pid) == 0.0
+    assert cpu.of_threads(child.pid) == {}
+
+
+@needs_proc
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel tells of no thread")
+def test_processor_time_of_a_thread_is_not_that_of_the_loop() -> None:
+    burn = f"import threading\ndef work():\n    {BURN.replace(chr(10), chr(10) + '    ')}\n"
+    wait = "    print('done', flush=True); input()\nthreading.Thread(target=work).start()"
+    with subprocess.Popen(
+        [sys.executable, "-c", burn + wait], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        spent = cpu.of_threads(child.pid)
+        assert set(spent) == {"loop", "others"}
+        assert spent["others"] > 0.15
+        child.communicate("\n", timeout=60)
+
+
+def test_processor_time_by_thread_is_of_each_transfer() -> None:
+    rounds = [replace(measured(Contender.TWO_PHASE, 100), threads={"coordinator: loop": 0.25}) for _ in range(2)]
+    (found,) = report(*rounds).to_json()["results"]
+    assert found["thread_ms"] == {"coordinator: loop": 2.5}
+    text = shown(report(measured(Contender.LOOP, 200), *rounds))
+    assert "twophase, two-phase commit, 16 clients" in text
+    assert "2.50" in text
 
 
 @needs_proc

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Final
 
 _PROC: Final = Path("/proc")
+THREADS: Final = ("loop", "gRPC", "others")
+"""Kinds of threads: the first of a process, in which its event loop runs; those that gRPC's C core names; the rest."""
+_GRPC: Final = ("grpc_", "event_engine", "lifeguard", "timer_manager")
 # Fields behind the command's name, which may contain anything but ends with the last parenthesis (proc(5)).
 _UTIME, _STIME, _CUTIME, _CSTIME = 11, 12, 13, 14
 
@@ -35,9 +38,18 @@ def of_family(pid: int) -> float:
     return _of_thread(pid) + gone + sum(_of_thread(child) for child in _children(pid))
 
 
+def of_threads(pid: int) -> dict[str, float]:
+    """Seconds of one process by kind of thread (`THREADS`), without those that have ended; nothing if it is gone."""
+    found: dict[str, float] = {}
+    for task in _tasks(pid):
+        kind = "loop" if task.name == str(pid) else _kind_of(task)
+        found[kind] = found.get(kind, 0.0) + _of_thread(pid, int(task.name))
+    return found
+
+
 def between(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
     """What each has used between two readings."""
-    return {name: round(after[name] - before[name], 4) for name in after}
+    return {name: round(after[name] - before.get(name, 0.0), 4) for name in after}
 
 
 def _fields(pid: int) -> list[str]:
@@ -48,13 +60,27 @@ def _fields(pid: int) -> list[str]:
     return text.rpartition(")")[2].split()
 
 
-def _of_thread(pid: int) -> float:
-    """The same for a process of one thread, in nanoseconds where the kernel tells: in ticks, a hundred processes that
-    each work for less than one would come to nothing."""
+def _of_thread(pid: int, thread: int | None = None) -> float:
+    """The same for one thread, by default the first one, in nanoseconds where the kernel tells: in ticks, a hundred
+    processes that each work for less than one would come to nothing."""
     try:
-        return int((_PROC / str(pid) / "schedstat").read_text().split()[0]) / 1e9
+        return int((_PROC / str(pid) / "task" / str(thread or pid) / "schedstat").read_text().split()[0]) / 1e9
     except (FileNotFoundError, ProcessLookupError):
-        return of_process(pid)
+        return of_process(pid) if thread is None else 0.0
+
+
+def _tasks(pid: int) -> list[Path]:
+    try:
+        return list((_PROC / str(pid) / "task").iterdir())
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _kind_of(task: Path) -> str:
+    try:
+        return "gRPC" if (task / "comm").read_text().startswith(_GRPC) else "others"
+    except (FileNotFoundError, ProcessLookupError):
+        return "others"
 
 
 def _children(pid: int) -> list[int]:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from twophase.benchmarks.contenders import ABOUT, OURS, Contender
+from twophase.benchmarks.cpu import THREADS
 from twophase.benchmarks.values import Figures, Plan, Report
 from twophase.benchmarks.wanted import Wanted
 
@@ -76,10 +77,10 @@ def show(console: Console, report: Report) -> None:
             console.print(Text(f"  {problem}"))
         return
     console.print(_speeds(report))
-    costs = _costs(report)
-    if costs.row_count:
-        console.print()
-        console.print(costs)
+    for costs in (_costs(report), _threads(report)):
+        if costs.row_count:
+            console.print()
+            console.print(costs)
     wanted = report.wanted()
     if wanted:
         console.print()
@@ -159,17 +160,27 @@ def _speeds(report: Report) -> Table:
 
 
 def _costs(report: Report) -> Table:
-    figures = [each for each in report.figures() if each.cpu_ms()]
-    names = list(dict.fromkeys(name for each in figures for name in each.cpu_ms()))
+    names = list(dict.fromkeys(name for each in report.figures() for name in each.cpu_ms()))
     table = plain_table("processor time of a transfer, ms", *names, "together")
     for clients, of_so_many in _by_clients(report):
-        known = [each for each in of_so_many if each.cpu_ms()]
+        known = [(each, spent) for each in of_so_many if (spent := each.cpu_ms())]
         if known:
             table.add_row(Text(_clients(clients), style="bold"))
-        for each in known:
-            spent = each.cpu_ms()
+        for each, spent in known:
             cells = [f"{spent[name]:.2f}" for name in names]
             table.add_row(Text(f"  {ABOUT[each.contender]}"), *cells, f"{sum(spent.values()):.2f}")
+    return table
+
+
+def _threads(report: Report) -> Table:
+    table = plain_table("the same by kind of thread, ms", *THREADS)
+    for figures in report.figures():
+        spent = figures.thread_ms()
+        if spent:
+            table.add_row(Text(f"{ABOUT[figures.contender]}, {_clients(figures.clients)}", style="bold"))
+        for process in dict.fromkeys(name.partition(": ")[0] for name in spent):
+            cells = (f"{spent.get(f'{process}: {kind}', 0.0):.2f}" for kind in THREADS)
+            table.add_row(Text(f"  {process}"), *cells)
     return table
 
 

@@ -21,7 +21,7 @@ from typing import Any, Final, Self
 from twophase.benchmarks import cpu
 from twophase.benchmarks.audit import problems_with_ledgers, problems_with_money, wait_for_rest
 from twophase.benchmarks.bank import FILL, LEFT, NAMES, OPENING, RIGHT, SCHEMA
-from twophase.benchmarks.contenders import Contender, Places
+from twophase.benchmarks.contenders import OURS, Contender, Places
 from twophase.benchmarks.revision import revision
 from twophase.benchmarks.values import Measured, Plan, Report
 from twophase.benchmarks.workload import Books, Order
@@ -122,10 +122,12 @@ class _Run:
         order = Order(clients, plan.seconds, plan.warm_up, f"{plan.seed}/{number}/{clients}", plan.accounts)
         driver = self._drivers[contender]
         readings: list[dict[str, float]] = []
+        threads: list[dict[str, float]] = []
 
         def read(_: str) -> None:
             if cpu.is_known():
                 readings.append(self._cpu(driver))
+                threads.append(self._threads(driver))
 
         told = await driver.run(order, read)
         self._books.add(Books.from_json(told["books"]))
@@ -140,6 +142,7 @@ class _Run:
                 told["committed"],
                 told["refused"],
                 cpu.between(*readings) if readings else {},
+                cpu.between(*threads) if threads and contender in OURS else {},
             )
         )
         where = f"after {contender} with {clients} client{'s' if clients > 1 else ''}: "
@@ -155,6 +158,19 @@ class _Run:
             "participants": sum(cpu.of_process(program.pid) for program in system.participants.values()),
             "postgres": sum(cpu.of_family(cluster.pid) for cluster in system.clusters.values()),
         }
+
+    def _threads(self, driver: Driver) -> dict[str, float]:
+        processes = {
+            "clients": [driver.program],
+            "coordinator": [self.system.coordinator],
+            "participants": list(self.system.participants.values()),
+        }
+        found: dict[str, float] = {}
+        for process, programs in processes.items():
+            for kind, seconds in (each for one in programs for each in cpu.of_threads(one.pid).items()):
+                name = f"{process}: {kind}"
+                found[name] = found.get(name, 0.0) + seconds
+        return found
 
     async def _start(self, contender: Contender) -> Driver:
         system = self.system

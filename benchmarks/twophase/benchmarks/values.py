@@ -40,7 +40,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One round. `cpu` is processor seconds by process while it counted; empty where the machine does not tell."""
+    """One round. `cpu` is processor seconds by process while it counted, `threads` those of the processes of this
+    project by process and kind of thread; empty where the machine does not tell."""
 
     contender: Contender
     clients: int
@@ -50,6 +51,7 @@ class Measured:
     committed: int
     refused: int
     cpu: Mapping[str, float] = field(default_factory=dict)
+    threads: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def throughput(self) -> float:
@@ -96,11 +98,17 @@ class Figures:
 
     def cpu_ms(self) -> dict[str, float]:
         """Processor time of a transfer by process, over all rounds: milliseconds. Empty if it is not known."""
+        return self._each([each.cpu for each in self.rounds])
+
+    def thread_ms(self) -> dict[str, float]:
+        """The same by process and kind of thread."""
+        return self._each([each.threads for each in self.rounds])
+
+    def _each(self, spent: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """Milliseconds for each transfer of what all rounds together have spent, in seconds."""
         done = sum(len(each.latencies_ms) for each in self.rounds)
-        names = {name: None for each in self.rounds for name in each.cpu}
-        if not done:
-            return {}
-        return {name: 1000 * sum(each.cpu.get(name, 0.0) for each in self.rounds) / done for name in names}
+        names = dict.fromkeys(name for each in spent for name in each)
+        return {name: 1000 * sum(each.get(name, 0.0) for each in spent) / done for name in names} if done else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +207,7 @@ class Report:
             "p99_ms": _finite(p99),
             "refused": figures.refused,
             "cpu_ms": {name: round(value, 3) for name, value in figures.cpu_ms().items()},
+            "thread_ms": {name: round(value, 3) for name, value in figures.thread_ms().items()},
             "rounds": [
                 {
                     "number": each.number,
