@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
 from twophase.contract.names import Gid
@@ -51,8 +52,8 @@ class RunningBranches:
             runs: set[Run] = set()
             answer = asyncio.ensure_future(start(runs))
             running = self._running[key] = _Running(terms, answer, runs)
-            answer.add_done_callback(lambda _: self._running.pop(key, None))
-            self._watch(answer)
+            self._answers.add(answer)
+            answer.add_done_callback(partial(self._forget, key))
         return asyncio.shield(running.answer)
 
     async def stop(self, gid: Gid, kind: Kind) -> None:
@@ -71,7 +72,8 @@ class RunningBranches:
     async def shielded(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Does something to its end, whoever stops waiting for it."""
         task = asyncio.get_running_loop().create_task(work)
-        self._watch(task)
+        self._answers.add(task)
+        task.add_done_callback(partial(self._forget, None))
         return await asyncio.shield(task)
 
     async def ended(self) -> None:
@@ -79,11 +81,9 @@ class RunningBranches:
         while self._answers:
             await asyncio.wait(self._answers)
 
-    def _watch(self, answer: asyncio.Future[Any]) -> None:
-        self._answers.add(answer)
-        answer.add_done_callback(self._forget)
-
-    def _forget(self, answer: asyncio.Future[Any]) -> None:
+    def _forget(self, key: Key | None, answer: asyncio.Future[Any]) -> None:
         self._answers.discard(answer)
+        if key is not None:
+            self._running.pop(key, None)
         if not answer.cancelled():
             answer.exception()  # looked at, so that asyncio does not report what a cancelled caller never heard
