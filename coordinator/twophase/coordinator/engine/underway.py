@@ -138,11 +138,8 @@ class Underway(ABC):
         """A future of the caller's own: True as soon as the condition holds. It is looked at now, and whenever it may
         have changed."""
         waiter: asyncio.Future[bool] = self._loop.create_future()
-        if condition():
-            waiter.set_result(True)
-        else:
-            self._waiting = [(each, other) for each, other in self._waiting if not other.done()]
-            self._waiting.append((condition, waiter))
+        self._waiting.append((condition, waiter))
+        self._changed()
         return waiter
 
     def gid(self, branch: int) -> Gid:
@@ -217,16 +214,25 @@ class Underway(ABC):
     def _over(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         for call in self._calls:
             if not call.done() and call is not asyncio.current_task():
                 call.cancel()  # work whose branch is barred already, or an abort that a late no made needless
+        self._calls.clear()
         self.settled = self.ended = True
         self._changed()
 
     def _changed(self) -> None:
-        for condition, waiter in self._waiting:
-            if not waiter.done() and condition():
+        """Tells whoever waits for what has come true. Nobody stays here longer: what is over is no ring of references,
+        or it would wait for the garbage collector."""
+        waiting, self._waiting = self._waiting, []
+        for condition, waiter in waiting:
+            if waiter.done():
+                continue
+            if condition():
                 waiter.set_result(True)
+            else:
+                self._waiting.append((condition, waiter))
 
     def _believe(
         self,
