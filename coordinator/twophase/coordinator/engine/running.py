@@ -185,7 +185,7 @@ class Running(Underway):
     def _hearers(self, decision: Decision) -> tuple[facts.BranchRef, ...]:
         """The branches that recovery must tell of the decision."""
         numbers = {*self.state.open, decision.branch}
-        return tuple(branch for branch in self._branches() if branch.number in numbers)
+        return tuple([branch for branch in self._branches() if branch.number in numbers])
 
     # --- messages -----------------------------------------------------------------------------------------------------
 

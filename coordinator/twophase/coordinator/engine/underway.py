@@ -11,7 +11,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -41,7 +41,8 @@ class Part:
     """One branch of a transaction under way: where it is, what it does, what it returned.
 
     `calls` is empty for a transaction taken up from the journal that only has to be finished. `attempts` counts how
-    often it was told in vain what it must hear, and `last_error` is what the last of these ended in.
+    often it was told in vain what it must hear, and `last_error` is what the last of these ended in. `ref` is what the
+    journal calls it.
     """
 
     number: int
@@ -51,6 +52,10 @@ class Part:
     results: tuple[types_pb2.Payload, ...] = ()
     attempts: int = 0
     last_error: str = ""
+    ref: facts.BranchRef = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ref = facts.BranchRef(self.number, self.peer.name)
 
     def keep(self, results: Iterable[types_pb2.Payload]) -> None:
         """Takes what the operations returned. A participant may leave out those at the end that returned nothing."""
@@ -165,7 +170,7 @@ class Underway(ABC):
         return max(0.0, self._deadline_at - self._loop.time())
 
     def _branches(self) -> tuple[facts.BranchRef, ...]:
-        return tuple(facts.BranchRef(part.number, part.peer.name) for part in self.parts.values())
+        return tuple([part.ref for part in self.parts.values()])
 
     def _spawn(self, what: str, branch: int, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._around.tasks.spawn(work, name=f"{what} {self.gid(branch)}")

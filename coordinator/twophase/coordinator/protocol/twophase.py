@@ -159,12 +159,18 @@ def begin(branches: Iterable[Branch]) -> Step:
         raise ValueError("a transaction has at least one branch")
     writers = [branch.number for branch in plan if not branch.read_only]
     held_back = writers[0] if len(writers) == 1 else None
-    at_work = {True: Standing.READING, False: Standing.WORKING}
-    standings = ((b.number, Standing.HELD_BACK if b.number == held_back else at_work[b.read_only]) for b in plan)
-    state = State(Phase.VOTING, tuple(standings))
-    if state.open:
-        return state, tuple(SendPrepare(number) for number in state.open)
-    return replace(state, phase=Phase.DECIDING), _propose_agreement(state)
+    standings = tuple([(branch.number, _at_first(branch, held_back)) for branch in plan])
+    asked = tuple([SendPrepare(number) for number, standing in standings if standing in _AT_WORK])
+    if asked:
+        return State(Phase.VOTING, standings), asked
+    state = State(Phase.DECIDING, standings)
+    return state, _propose_agreement(state)
+
+
+def _at_first(branch: Branch, held_back: int | None) -> Standing:
+    if branch.number == held_back:
+        return Standing.HELD_BACK
+    return Standing.READING if branch.read_only else Standing.WORKING
 
 
 def refuse() -> Step:
