@@ -13,7 +13,7 @@ from fixtures.clusters import Database
 from fixtures.second_phase import empty, gid_of, make_purse, until, value
 from twophase.contract.crashpoints import CrashPoint
 from twophase.contract.names import Gid
-from twophase.participant import committing
+from twophase.participant import committing, database
 from twophase.participant.committing import Committer
 from twophase.participant.database import WorkConnection
 from twophase.participant.outcomes import Committed, Identity
@@ -192,6 +192,26 @@ async def test_whoever_stops_waiting_stops_nothing(
     committer.commit(GID).cancel()
     assert await committer.commit(gid_of(8)) == Committed(identity=HERE)
     assert purse.prepared() == []
+    await committer.close()
+
+
+async def test_a_connection_goes_back_to_its_pool_now_and_then(
+    purse: Database,
+    connect: Callable[[], WorkConnection],
+    given_back: list[WorkConnection],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The pool retires old ones."""
+    committer = Committer(give_back=given_back.append)
+    committer.add(connect())
+    prepared(purse, GID, gid_of(8))
+    assert await committer.commit(GID) == Committed(identity=HERE)
+    assert given_back == []
+    monkeypatch.setattr(database, "KEPT", 0.0)
+    committer.give_up_one()
+    committer.add(connect())
+    assert len(given_back) == 2
+    assert len(committer) == 0
     await committer.close()
 
 

@@ -15,7 +15,7 @@ from fixtures.clusters import Database, MakeCluster, MakeDatabase
 from fixtures.second_phase import JOURNAL, gid_of, managing, until, value
 from twophase.contract.names import Gid
 from twophase.participant.errors import NotReady
-from twophase.participant.lanes import FinishLane
+from twophase.participant.finishing import FinishLane
 from twophase.participant.observe import Lock, behind_of, observe, waiting_for
 from twophase.participant.outcomes import Observation, OutcomeUnknown
 from twophase.v1 import participant_pb2

@@ -13,11 +13,13 @@ import pytest
 from psycopg import pq
 from psycopg.rows import dict_row
 from psycopg.types.numeric import FloatLoader
+from psycopg_pool import ConnectionPool
 
 from fixtures.branches import Do, Step, apply, opened, refusal, vote
 from fixtures.clusters import Database
-from fixtures.second_phase import INSERT, RESULTS, applied, empty, gid_of, make_purse, rows, value
-from twophase.participant import branch, drivers
+from fixtures.second_phase import INSERT, RESULTS, applied, empty, gid_of, make_purse, rows, until, value
+from twophase.participant import branch, crew, database, drivers
+from twophase.participant.database import WorkConnection
 from twophase.participant.exchanges import Exchange
 from twophase.participant.outcomes import Committed, No, Prepared, ReadOnly
 from twophase.participant.resource import ResourceManager
@@ -364,6 +366,29 @@ async def test_a_session_at_rest_is_used_again(
     await refusal(manager, Do(look, "SELECT 1/0", asynchronous=asynchronous), gid_of(10))
     await refusal(manager, Do(look, "INSERT INTO nowhere VALUES (1)", asynchronous=asynchronous), gid_of(11))
     assert len(pids) == 1
+
+
+async def test_a_connection_goes_back_to_its_pool_now_and_then(purse: Database) -> None:
+    """The pool retires old ones; a thread that always has work would keep its own for ever."""
+    given_back: list[bool] = []
+
+    def put(pool: ConnectionPool[WorkConnection], connection: WorkConnection) -> None:
+        given_back.append(connection.at_rest)
+        putconn(pool, connection)
+
+    putconn = ConnectionPool.putconn
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ConnectionPool, "putconn", put)
+        async with opened(purse, work_connections=1) as manager:
+            patch.setattr(crew, "_REST", 60.0)
+            assert isinstance(await vote(manager, Do(INSERT), gid_of(8)), Prepared)
+            assert isinstance(await vote(manager, Do(INSERT)), Prepared)
+            assert given_back == []
+            patch.setattr(database, "KEPT", 0.0)
+            await refusal(manager, Do(lambda connection: connection.pgconn.finish()), gid_of(9))
+            await until(lambda: given_back == [False])
+            assert isinstance(await vote(manager, Do(INSERT), gid_of(10)), Prepared)
+            await until(lambda: given_back == [False, True])
 
 
 async def test_what_is_set_for_a_branch_is_gone_with_its_transaction(manager: ResourceManager, purse: Database) -> None:

@@ -8,6 +8,7 @@ success means.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from psycopg import pq
 
 from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Gid
+from twophase.participant import database
 from twophase.participant.database import WorkConnection
 from twophase.participant.outcomes import Committed
 
@@ -101,22 +103,22 @@ class Committer:
 
     def _look(self) -> None:
         """Where no session has answered for long, what waits for one is left to the steps."""
-        loop = asyncio.get_running_loop()
-        if self._heard + _PATIENCE <= loop.time():
+        if self._heard + _PATIENCE <= time.monotonic():
             while self._waiting:
                 self._waiting.popleft().end(None)
+        loop = asyncio.get_running_loop()
         self._alarm = loop.call_later(_PATIENCE, self._look) if self._waiting else None
 
     def _next(self, session: _Session) -> None:
         """What comes after an answer, or after the end of the session."""
-        self._heard = asyncio.get_running_loop().time()
+        self._heard = time.monotonic()
         if not session.is_good:
             if session in self._idle:
                 self._idle.remove(session)
             session.leave()
             session.connection.pgconn.finish()
             self._dismiss(session)
-        elif self._owed:
+        elif self._owed or (session.until <= self._heard and not self._waiting):
             self._dismiss(session)
         elif self._waiting:
             session.send(self._waiting.popleft())
@@ -143,6 +145,7 @@ class _Session:
         self.connection = connection
         self.wanted: _Wanted | None = None
         self.is_good = True
+        self.until = time.monotonic() + database.KEPT
         self._done = done
         self._results: list[pq.abc.PGresult] = []
         self._loop = asyncio.get_running_loop()

@@ -105,6 +105,9 @@ _NOTICE_SILENCE: Final[Mapping[str, int]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+KEPT: Final = 60.0
+"""In seconds: the longest that a connection at work stays out of its pool, which retires old ones."""
+
 _CUT_SHORT_BY: Final = "SyncRepWaitForLSN"
 _SAVEPOINTS: Final = "Use connection.transaction() for savepoints, and raise Refused to roll everything back."
 

@@ -1,7 +1,7 @@
 """Where the steps of branches run: lanes of connections, and threads for those that block.
 
 Lives here: getting a connection, running steps on it, giving it back clean or closing it, stopping what is too late.
-Work and the second phase have lanes of their own (R13). Must not live here: what the steps are (`branch`, `finish`),
+The second phase has a lane of its own, in `finishing` (R13). Must not live here: what the steps are (`branch`),
 who may ask for them (`resource`).
 """
 
@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,9 +20,8 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 import psycopg
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
-from twophase.contract.names import Gid
+from twophase.participant import database
 from twophase.participant.branch import Stale
-from twophase.participant.committing import Committer
 from twophase.participant.crew import Crew, Outbox
 from twophase.participant.database import (
     AsyncWorkConnection,
@@ -31,7 +31,7 @@ from twophase.participant.database import (
 )
 from twophase.participant.drivers import clean, clean_async, drive, drive_async
 from twophase.participant.exchanges import Steps
-from twophase.participant.outcomes import Answer, Committed, Identity, OutcomeUnknown
+from twophase.participant.outcomes import Answer
 from twophase.participant.refusals import ConnectionGone, NoConnection
 from twophase.participant.terms import Branch
 from twophase.participant.work import Work
@@ -42,11 +42,9 @@ log = logging.getLogger("twophase.participant")
 
 # In seconds. A cancel request opens a connection of its own.
 _CANCEL_TIMEOUT: Final = 2.0
-# What waits longer for one of the second phase's connections is asked for again by the coordinator.
-_FINISH_TIMEOUT: Final = 2.0
 # A cancel request that finds the session between two statements is lost: it is repeated.
 _CANCEL_EVERY: Final = 0.25
-_CLOSE_TIMEOUT: Final = 5.0
+CLOSE_TIMEOUT: Final = 5.0
 
 
 class Run(Protocol):
@@ -163,7 +161,7 @@ class SyncWorkLane:
     def _close(self) -> None:
         self._crew.close()
         self._cancellers.shutdown()
-        self._pool.close(_CLOSE_TIMEOUT)
+        self._pool.close(CLOSE_TIMEOUT)
 
 
 class _Worker:
@@ -174,6 +172,7 @@ class _Worker:
         self._outbox = outbox
         self._tries = tries
         self._kept: WorkConnection | None = None
+        self._until = 0.0
 
     def perform(self, job: _SyncRun[Any]) -> None:
         """Answers once, before a connection is cleaned, which nobody has to wait for."""
@@ -185,10 +184,11 @@ class _Worker:
                     connection = self._pool.getconn(job.branch.deadline.left())
                 except (PoolTimeout, PoolClosed):
                     break
+                self._until = time.monotonic() + database.KEPT
             job.begin(connection)
             try:
                 answer = drive(job.make(job.branch, connection.role), connection, job.work)
-                self._outbox.put(job.answered, _signed(answer, connection), None)
+                self._outbox.put(job.answered, signed(answer, connection), None)
                 return
             except Stale:
                 connection.pgconn.finish()
@@ -208,16 +208,17 @@ class _Worker:
     def _keep(self, connection: WorkConnection, *, good: bool) -> None:
         """Only what is known to be at rest, and rid of what business code left in the session, is used again."""
         self._kept = connection
-        if good and connection.at_rest:
+        if not good or not connection.at_rest:
+            connection.close()
+        elif not connection.clean:
             try:
-                if not connection.clean:
-                    clean(connection)
+                clean(connection)
             except (psycopg.Error, ConnectionGone) as error:
                 log.warning("a connection could not be cleaned (%s) and is closed", type(error).__name__)
-            if connection.clean:
-                return
-        connection.close()
-        self.rest()
+            if not connection.clean:
+                connection.close()
+        if connection.closed or time.monotonic() >= self._until:
+            self.rest()
 
 
 class _AsyncRun:
@@ -276,7 +277,7 @@ class AsyncWorkLane:
                 break
             known = False
             try:
-                answer = _signed(
+                answer = signed(
                     await drive_async(make(branch, connection.role), connection, work, expires=run.expires), connection
                 )
                 known = True
@@ -306,81 +307,7 @@ class AsyncWorkLane:
     async def close(self) -> None:
         if self._cleaning:
             await asyncio.wait(self._cleaning)
-        await self._pool.close(_CLOSE_TIMEOUT)
-
-
-class FinishLane:
-    """The second phase: always in threads, with connections that no business code ever gets."""
-
-    def __init__(self, dsn: str, participant: str, *, size: int) -> None:
-        self._size = size
-        self._pool = sync_pool(dsn, participant, use="finish", size=size)
-        self._threads = ThreadPoolExecutor(size, thread_name_prefix=f"twophase-{participant}-finish")
-        self._committer = Committer(give_back=self._pool.putconn)
-        self._leasing: asyncio.Future[WorkConnection] | None = None
-        self._steps = 0
-        self.identity: Identity | None = None
-        self._pool.open()
-
-    def commit(self, gid: Gid) -> asyncio.Future[Committed | None] | None:
-        """`Committed`, as the event loop heard it; None, now or in the future, if the steps have to be run."""
-        if self._committer.is_busy and self._leasing is None and len(self._committer) + self._steps < self._size:
-            self._leasing = asyncio.get_running_loop().run_in_executor(
-                self._threads, self._pool.getconn, _FINISH_TIMEOUT
-            )
-            self._leasing.add_done_callback(self._leased)
-        return self._committer.commit(gid) if len(self._committer) else None
-
-    def _leased(self, leasing: asyncio.Future[WorkConnection]) -> None:
-        self._leasing = None
-        if leasing.cancelled() or isinstance(leasing.exception(), PoolTimeout | PoolClosed):
-            return
-        connection = leasing.result()
-        if len(self._committer) + self._steps >= self._size:  # the steps came first
-            self._pool.putconn(connection)
-            return
-        self.identity = connection.identity
-        self._committer.add(connection)
-
-    async def run(self, make: Callable[[], Steps[_A]]) -> _A:
-        """Raises what the steps raise, and `OutcomeUnknown` if the database cannot be reached."""
-        self._steps += 1
-        if len(self._committer) + self._steps > self._size:
-            self._committer.give_up_one()
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, make)
-        finally:
-            self._steps -= 1
-
-    def _run(self, make: Callable[[], Steps[_A]]) -> _A:
-        for tries_left in reversed(range(self._size + 1)):
-            try:
-                connection = self._pool.getconn(_FINISH_TIMEOUT)
-            except (PoolTimeout, PoolClosed) as error:
-                raise OutcomeUnknown("the participant's database cannot be reached; ask again") from error
-            try:
-                self.identity = connection.identity
-                return _signed(drive(make(), connection), connection)
-            except OutcomeUnknown:
-                # A dead connection of the pool, most likely. The steps are idempotent: again, on another one.
-                if not connection.closed or not tries_left:
-                    raise
-            finally:
-                if not connection.at_rest:
-                    connection.close()
-                self._pool.putconn(connection)
-        raise AssertionError("the last try raises")
-
-    async def close(self) -> None:
-        if self._leasing is not None:
-            await asyncio.wait([self._leasing])
-            await asyncio.sleep(0)  # until `_leased` was called
-        await self._committer.close()
-        await asyncio.to_thread(self._close)
-
-    def _close(self) -> None:
-        self._threads.shutdown()
-        self._pool.close(_CLOSE_TIMEOUT)
+        await self._pool.close(CLOSE_TIMEOUT)
 
 
 @contextlib.asynccontextmanager
@@ -396,7 +323,8 @@ async def _slot(slots: asyncio.Semaphore, branch: Branch) -> AsyncIterator[None]
         slots.release()
 
 
-def _signed(answer: _A, connection: WorkConnection | AsyncWorkConnection) -> _A:
+def signed(answer: _A, connection: WorkConnection | AsyncWorkConnection) -> _A:
+    """The answer with the identity of the session that gave it."""
     return replace(answer, identity=connection.identity)
 
 

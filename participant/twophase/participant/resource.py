@@ -2,7 +2,7 @@
 
 Lives here: what `service` calls: in which order the steps are run, what is remembered, retries. Must not live here: SQL
 (`ledger`), the steps of a branch (`branch`), of its end (`finish`) and before its compensation (`compensate`),
-duplicates (`running`), connections and threads (`lanes`), gRPC.
+duplicates (`running`), connections and threads (`lanes`, `finishing`), gRPC.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from twophase.participant import compensate, finish
 from twophase.participant.diagnose import diagnose
 from twophase.participant.errors import NotReady
 from twophase.participant.exchanges import Steps
-from twophase.participant.lanes import AsyncWorkLane, FinishLane, Run, SyncWorkLane
+from twophase.participant.finishing import FinishLane
+from twophase.participant.lanes import AsyncWorkLane, Run, SyncWorkLane
 from twophase.participant.observe import observe
 from twophase.participant.outcomes import (
     Aborted,
