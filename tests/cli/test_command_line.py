@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -33,6 +34,21 @@ def test_help_names_every_verb(runner: CliRunner) -> None:
     assert result.exit_code == 0
     for verb in VERBS:
         assert re.search(rf"^│ {verb} ", result.output, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, "-event_engine_client,-event_engine_listener"), ("mine", "mine")])
+def test_grpc_runs_without_the_threads_of_its_event_engine_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, found: str
+) -> None:
+    for name in ("GRPC_EXPERIMENTS", "GRPC_VERBOSITY", "GRPC_ENABLE_FORK_SUPPORT"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    if given is not None:
+        monkeypatch.setenv("GRPC_EXPERIMENTS", given)
+    seen: list[str] = []
+    monkeypatch.setattr(cli, "app", lambda: seen.append(os.environ["GRPC_EXPERIMENTS"]))
+    cli.main()
+    assert seen == [found]
 
 
 def test_help_imports_neither_grpc_nor_a_database_nor_a_verb() -> None:
