@@ -77,7 +77,7 @@ CATALOGUE: Final[Mapping[Section, Entry]] = {
     ),
     Section.CONTENTION: Entry(
         "What is left when more and more transactions want the same rows?",
-        {"hot_rows": Quantity("rows that all transactions share"), "clients": Quantity("clients")},
+        {"hot_rows": Quantity("rows that all transactions share (0: none)"), "clients": Quantity("clients")},
         {
             "throughput_per_s": _THROUGHPUT,
             "p99_ms": _P99,

@@ -22,6 +22,9 @@ VERSION: Final = 1
 Level: TypeAlias = str | int | float
 """What a factor is set to."""
 
+NEVER: Final[Level] = "never"
+"""The outage of a coordinator that was not started again while it was measured."""
+
 
 class Suite(StrEnum):
     """How much is measured. Both have every section: the quick one samples the factors, the full one crosses them."""
