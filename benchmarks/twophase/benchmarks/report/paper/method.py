@@ -1,0 +1,107 @@
+"""How each section is measured, and what it does not say: the sentences that are the same in every report.
+
+Lives here: prose. Must not live here: anything computed; lengths, rates and sizes of a run come from its results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from twophase.benchmarks.report.values import Section
+
+TWO_PHASE: Final = (
+    "Every database does its part and prepares it: from then on it can do either, and keeps the rows locked. The"
+    " coordinator collects the answers, writes its decision to disk, and tells everyone. So the whole happens"
+    " everywhere or nowhere. The price: whoever wants a row that is prepared waits until the decision arrives, and"
+    " if the coordinator dies just before, that is when it is back."
+)
+SAGA: Final = (
+    "Every database does its part and commits it at once; then comes the next. If a later step is refused, what was"
+    " done is undone by a compensation, which the business has to have. So nobody waits for a coordinator, alive or"
+    " dead. The price: between the first step and the last, and until the undoing is done, everybody can see and"
+    " use what may not last."
+)
+
+CONTENDERS: Final = (
+    ("independent local commits", "one commit in each database, one after the other: the floor, with no atomicity"),
+    ("hand-written loop", "psycopg's tpc_* calls in a loop: two-phase commit without a log or recovery"),
+    ("SQLAlchemy twophase", "Session(twophase=True): two-phase commit without a log or recovery"),
+    ("two-phase commit", "this project's: a durable decision, recovery by itself"),
+    ("saga", "this project's: the same operations, a commit for each step, compensations"),
+    ("DBOS saga", "a durable workflow whose steps are the same operations"),
+)
+
+MEASURED: Final[Mapping[Section, str]] = {
+    Section.CAPACITY: (
+        "A closed loop: each client sends its next transaction as soon as the last one is answered. What is meant"
+        " to be refused fails at the second participant, after the first has done its work."
+    ),
+    Section.LATENCY: (
+        "An open loop: transactions are sent at fixed times, whether or not the ones before are answered. Latency"
+        " counts from the planned time, and one that is not answered counts as at least its timeout, so a stall"
+        " cannot hide behind the requests that it kept from being sent."
+    ),
+    Section.CONTENTION: (
+        "A closed loop of transfers in which every transaction writes one of the shared rows. A row counts as"
+        " locked from the first write until others can write it."
+    ),
+    Section.CRASH: (
+        "An open loop of transactions on hot and cold rows. The coordinator is killed (SIGKILL) at a named point"
+        " and started again after the outage, or not at all while it is measured. Beside it, somebody who does not"
+        " use the coordinator updates single rows at fixed times: hot ones, and as a control rows that nobody else"
+        " uses. An update that is not done counts as at least its timeout. Lost is what would have been done at the"
+        " rate before the crash, less what was done. The time in doubt is checked against pg_prepared_xacts."
+    ),
+    Section.SLOW: (
+        "A proxy delays every answer of one participant. Transactions with it and without it run at the same time."
+    ),
+    Section.PARTITION: (
+        "A proxy cuts the connections between the coordinator and one participant, and lets nothing through until"
+        " the end. The participant's database stays within reach of everybody else, as it would with a real"
+        " partition."
+    ),
+    Section.ISOLATION: (
+        "An observer reads both databases as an application would, without locks, and compares what it read with"
+        " how each transaction ended. Independent commits that fail between the two stay half done for good."
+    ),
+    Section.FAN_OUT: ("One transaction writes at every participant; the latency is that of the whole."),
+    Section.CLEARING: (
+        "The coordinator is killed with so many branches prepared, and started again; the time runs from the start"
+        " of its process."
+    ),
+}
+
+LIMITS: Final[Mapping[Section, str]] = {
+    Section.CAPACITY: (
+        "All processes share one machine, so a contender that needs less processor time looks faster than it would"
+        " with machines of its own. No network is crossed: round trips cost next to nothing here."
+    ),
+    Section.LATENCY: ("What latency is at rates that were not offered. Near its capacity it grows without bound."),
+    Section.CONTENTION: (
+        "What a business could do about it: split a hot row, or put it last. Both help two-phase commit more than a"
+        " saga."
+    ),
+    Section.CRASH: (
+        "How often coordinators die, and how long yours is away: multiply. A supervisor that restarts it makes the"
+        " outage short, a second host that takes over does, too."
+    ),
+    Section.SLOW: ("Nothing about a participant that answers fast on average and slowly at times."),
+    Section.PARTITION: (
+        "Nothing about partitions between clients and the coordinator: those leave nobody waiting for a row."
+    ),
+    Section.ISOLATION: (
+        "Whether it matters. A reservation that is seen is harmless; money that is spent and then taken back is"
+        " not. Locking reads (FOR SHARE at every participant) see nothing half done under two-phase commit."
+    ),
+    Section.FAN_OUT: ("Sagas whose steps do not depend on each other can run as a graph, and then ask at once, too."),
+    Section.CLEARING: ("Nothing about a participant that is away: its branches wait until it is back."),
+}
+
+COMPARED: Final = (
+    "Every figure is the median of the repetitions, with the least and the most beside it. One contender is said to"
+    " be better only if the medians lie outside each other's spread and more than 5 % apart (25 % if there is only"
+    " one repetition); otherwise there is no difference. All contenders do the same work on the same databases with"
+    " the same settings, in turn within one run. After every measurement the money and the ledgers are checked, and"
+    " a run that is not exact is void."
+)
