@@ -1,0 +1,160 @@
+"""How much is measured in each suite: every level of every factor, every duration, in one table.
+
+Lives here: values. Must not live here: measuring. The quick suite samples the factors, the full one crosses more of
+them; durations are in seconds, rates a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from twophase.benchmarks.report.measure.business import Workload
+from twophase.benchmarks.report.values import Section, Suite, Who
+
+EVERYONE: Final = tuple(Who)
+OURS: Final = (Who.TWO_PHASE, Who.SAGA)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A combination of workload, clients and share (percent) meant to be refused."""
+
+    workload: Workload
+    clients: int
+    refused_percent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One suite. `whos` by section; `repetitions` of everything that has no number of its own.
+
+    The outage None: nobody starts the coordinator again, for the `never_seconds` that are measured.
+    """
+
+    repetitions: int
+    seconds: float
+    warm_up: float
+    accounts: int
+    capacity: Sequence[Cell]
+    latency: Sequence[tuple[Workload, float]]
+    latency_seconds: float
+    hot_rows: Sequence[int]
+    contention_clients: int
+    crash_points: Mapping[Who, Sequence[str]]
+    outages: Sequence[float | None]
+    crash_repetitions: int
+    crash_rate: float
+    crash_before: float
+    crash_after: float
+    never_seconds: float
+    slow_ms: Sequence[int]
+    slow_seconds: float
+    cuts: Sequence[float]
+    network_rate: float
+    network_repetitions: int
+    isolation: Sequence[int]
+    isolation_rate: float
+    isolation_seconds: float
+    fan_out: Sequence[int]
+    fan_seconds: float
+    clearing: Sequence[int]
+    clearing_repetitions: int
+    whos: Mapping[Section, Sequence[Who]]
+
+    def without(self, whos: Collection[Who]) -> Plan:
+        """The same without these contenders."""
+        kept = {section: tuple(who for who in every if who not in whos) for section, every in self.whos.items()}
+        return replace(self, whos=kept)
+
+
+_BEFORE_COMMIT: Final = "coordinator.before-commit"
+_AFTER_VOTE: Final = "coordinator.after-vote"
+_AFTER_STEP: Final = "saga.after-step"
+_BEFORE_STEP: Final = "saga.before-step"
+_POINTS: Final = {Who.TWO_PHASE: (_BEFORE_COMMIT, _AFTER_VOTE), Who.SAGA: (_AFTER_STEP, _BEFORE_STEP)}
+_WHOS: Final = {
+    Section.CAPACITY: EVERYONE,
+    Section.LATENCY: EVERYONE,
+    Section.CONTENTION: EVERYONE,
+    Section.CRASH: OURS,
+    Section.SLOW: OURS,
+    Section.PARTITION: OURS,
+    Section.ISOLATION: EVERYONE,
+    Section.FAN_OUT: (Who.LOCAL, Who.LOOP, Who.TWO_PHASE, Who.SAGA),
+    Section.CLEARING: (Who.TWO_PHASE,),
+}
+
+QUICK: Final = Plan(
+    repetitions=2,
+    seconds=1.0,
+    warm_up=0.3,
+    accounts=10_000,
+    capacity=(Cell(Workload.UNIFORM, 1), Cell(Workload.UNIFORM, 16), Cell(Workload.ORDER, 16, 10)),
+    latency=((Workload.UNIFORM, 50.0), (Workload.ZIPF, 100.0)),
+    latency_seconds=2.0,
+    hot_rows=(0, 8, 1),
+    contention_clients=16,
+    crash_points={who: points[:1] for who, points in _POINTS.items()},
+    outages=(0.0, 1.0, 10.0, None),
+    crash_repetitions=2,
+    crash_rate=80.0,
+    crash_before=2.0,
+    crash_after=3.0,
+    never_seconds=6.0,
+    slow_ms=(0, 100),
+    slow_seconds=3.0,
+    cuts=(2.0,),
+    network_rate=60.0,
+    network_repetitions=2,
+    isolation=(0, 20),
+    isolation_rate=50.0,
+    isolation_seconds=2.0,
+    fan_out=(2, 4, 8, 16, 32),
+    fan_seconds=1.0,
+    clearing=(1, 100, 1_000),
+    clearing_repetitions=1,
+    whos=_WHOS,
+)
+FULL: Final = Plan(
+    repetitions=3,
+    seconds=2.5,
+    warm_up=0.7,
+    accounts=10_000,
+    capacity=(
+        *(Cell(Workload.UNIFORM, clients) for clients in (1, 4, 16, 64)),
+        Cell(Workload.UNIFORM, 16, 10),
+        *(Cell(Workload.ZIPF, clients) for clients in (16, 64)),
+        *(Cell(Workload.ORDER, 16, percent) for percent in (0, 10, 30)),
+    ),
+    latency=(
+        *((Workload.UNIFORM, rate) for rate in (25.0, 50.0, 100.0, 200.0)),
+        (Workload.ZIPF, 100.0),
+        (Workload.ORDER, 25.0),
+    ),
+    latency_seconds=4.0,
+    hot_rows=(0, 64, 16, 4, 1),
+    contention_clients=16,
+    crash_points=_POINTS,
+    outages=(0.0, 1.0, 10.0, None),
+    crash_repetitions=4,
+    crash_rate=80.0,
+    crash_before=2.5,
+    crash_after=4.0,
+    never_seconds=10.0,
+    slow_ms=(0, 20, 100, 500),
+    slow_seconds=5.0,
+    cuts=(1.0, 5.0),
+    network_rate=60.0,
+    network_repetitions=3,
+    isolation=(0, 5, 20),
+    isolation_rate=50.0,
+    isolation_seconds=5.0,
+    fan_out=(2, 4, 8, 16, 32),
+    fan_seconds=2.0,
+    clearing=(1, 10, 100, 1_000),
+    clearing_repetitions=3,
+    whos=_WHOS,
+)
+PLANS: Final[Mapping[Suite, Plan]] = {Suite.QUICK: QUICK, Suite.FULL: FULL}
