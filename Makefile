@@ -2,7 +2,8 @@
 # make test     sets everything up, checks the code and runs every test
 # make drill    kills every process at every point, under load: the whole matrix, some minutes; a page in build/drills
 # make soak SAGAS=10000   sagas, a fifth of them refused, while processes are killed at random: some minutes
-# make bench    transfers, beside a hand-written loop, SQLAlchemy and DBOS: two minutes; docs/performance.md
+# make bench    two-phase commit against saga, crashes included: a report in build/bench; docs/benchmarks
+# make transfers   transfers, beside a hand-written loop, SQLAlchemy and DBOS: two minutes; docs/performance.md
 # make scale    many participants, many transactions at once, a long history: some minutes
 # make counts   what a transaction costs in messages, syncs and statements; ARGS=--write makes that the baseline
 # make search   every interleaving of the protocol, by exhaustive search: some minutes
@@ -30,7 +31,7 @@ READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
 PROTOC := $(TOOLS)/.ready
 
-.PHONY: setup demo drill soak bench scale counts search simulate test lint unit protos protos-tools baseline clean
+.PHONY: setup demo drill soak bench transfers scale counts search simulate test lint unit protos protos-tools baseline clean
 .DELETE_ON_ERROR:
 
 setup: $(DEV) $(PROTOC)
@@ -80,6 +81,9 @@ soak: $(READY)
 	@$(BIN)/twophase soak --sagas $(SAGAS) $(ARGS)
 
 bench: $(DEV)
+	@$(BIN)/twophase bench report --out build/bench $(ARGS)
+
+transfers: $(DEV)
 	@$(BIN)/twophase bench transfer $(ARGS)
 
 scale: $(DEV)

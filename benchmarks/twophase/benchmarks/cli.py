@@ -17,6 +17,7 @@ import typer
 
 from twophase.benchmarks.contenders import ABOUT, Contender, missing
 from twophase.benchmarks.parts import Part
+from twophase.benchmarks.report.command import report
 from twophase.sandbox.signals import Failure, end_on_signals, run
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ bench_app: Final = typer.Typer(
 @bench_app.callback()
 def _bench() -> None:
     pass
+
+
+bench_app.command()(report)
 
 
 @bench_app.command()

@@ -113,7 +113,10 @@ def _setting(found: Results) -> Part:
             rows.append((name.replace("_", " "), _told(value)))
     contenders = Table("The contenders", ("name", "what it does"), CONTENDERS, 2)
     table = Table("Where, when and with what", ("what", "value"), rows, 2)
-    return Part("setting", "How to read it, and where it was measured", [Paragraph(COMPARED), contenders, table])
+    absent = [Paragraph(f"{reason}.", f"Left out ({name}):") for name, reason in found.left_out.items()]
+    return Part(
+        "setting", "How to read it, and where it was measured", [Paragraph(COMPARED), contenders, *absent, table]
+    )
 
 
 def _told(value: object) -> str:

@@ -43,32 +43,41 @@ MEASURED: Final[Mapping[Section, str]] = {
         " cannot hide behind the requests that it kept from being sent."
     ),
     Section.CONTENTION: (
-        "A closed loop of transfers in which every transaction writes one of the shared rows. A row counts as"
-        " locked from the first write until others can write it."
+        "A closed loop of transfers that write rows which all of them share. Every row is stamped by its"
+        " transaction when it is written; it counts as locked from then until its commit, of which Postgres keeps"
+        " the time (track_commit_timestamp), for a prepared branch that of COMMIT PREPARED."
     ),
     Section.CRASH: (
-        "An open loop of transactions on hot and cold rows. The coordinator is killed (SIGKILL) at a named point"
-        " and started again after the outage, or not at all while it is measured. Beside it, somebody who does not"
-        " use the coordinator updates single rows at fixed times: hot ones, and as a control rows that nobody else"
-        " uses. An update that is not done counts as at least its timeout. Lost is what would have been done at the"
-        " rate before the crash, less what was done. The time in doubt is checked against pg_prepared_xacts."
+        "An open loop of transactions on hot and cold rows. The coordinator kills itself (SIGKILL) at a named point"
+        " and is started again after the outage, or not at all while it is measured. Beside it, somebody who does"
+        " not use the coordinator updates single rows at fixed times, without a lock timeout: hot ones, and as a"
+        " control rows that nobody else uses. An update that is not done counts as at least its timeout. Lost is"
+        " what would have been done at the rate before the crash, less what was done. In doubt counts from when the"
+        " branch was prepared, beside what pg_prepared_xacts showed every 20 ms."
     ),
     Section.SLOW: (
-        "A proxy delays every answer of one participant. Transactions with it and without it run at the same time."
+        "A proxy delays every answer of one participant. Half of the transfers need it and half do not; both run at"
+        " the same time, some of them on rows that they share."
     ),
     Section.PARTITION: (
-        "A proxy cuts the connections between the coordinator and one participant, and lets nothing through until"
-        " the end. The participant's database stays within reach of everybody else, as it would with a real"
-        " partition."
+        "A proxy lets nothing through between the coordinator and one participant until the end of the cut. The"
+        " participant's database stays within reach of everybody else, as it would with a real partition. Half of"
+        " the transfers need that participant."
     ),
     Section.ISOLATION: (
-        "An observer reads both databases as an application would, without locks, and compares what it read with"
-        " how each transaction ended. Independent commits that fail between the two stay half done for good."
+        "An observer reads one database and then the other, as an application would, without locks: what the first"
+        " shows and the second does not have then was half done at that moment. A look that showed a transaction"
+        " which was taken back later saw what was undone. Reserved is what others could see before they could see"
+        " all of it, or nothing any more."
     ),
-    Section.FAN_OUT: ("One transaction writes at every participant; the latency is that of the whole."),
+    Section.FAN_OUT: (
+        "One transaction writes at every participant; the latency is that of the whole. The participants share one"
+        " process, since the coordinator's work with each of them is what is measured."
+    ),
     Section.CLEARING: (
-        "The coordinator is killed with so many branches prepared, and started again; the time runs from the start"
-        " of its process."
+        "So many branches are left prepared, as by a coordinator that died; then it is started. The time runs from"
+        " the start of its process until pg_prepared_xacts is empty. If it was decided before the crash, they are"
+        " committed, otherwise aborted."
     ),
 }
 

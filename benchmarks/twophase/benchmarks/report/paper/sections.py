@@ -92,9 +92,8 @@ def _blocks(found: Results, section: Section) -> Iterator[Block]:
     else:
         yield from _plots(found, section)
         yield from _tables(found, section)
-    for name, reason in found.left_out.items():
-        if name.startswith(section):
-            yield Paragraph(reason, f"Left out ({name}):")
+    if section in found.left_out:
+        yield Paragraph(f"{found.left_out[section]}.", "Left out:")
     own = found.setting.get("method", {}).get(section, ())
     yield Heading("How it was measured")
     yield Paragraph(MEASURED[section])

@@ -64,9 +64,9 @@ class Progression:
             yield
 
     def __call__(self, section: Section, done: int, total: int, what: str) -> None:
-        """So many of the measurements of the run are done; `what` comes next."""
-        described = f"{TITLES[section]}: {what}"
-        self._progress.update(self._task, description=described, completed=done, total=total)
+        """So many of the measurements of a section are done; `what` comes next."""
+        title = f"{TITLES[section]} ({list(Section).index(section) + 1} of {len(Section)})"
+        self._progress.update(self._task, description=f"{title}: {what}", completed=done, total=total)
         if self._progress.disable and self._told is not section:
             self._told = section
-            self._console.print(Text(f"{done} of {total} done; {TITLES[section]}"))
+            self._console.print(Text(f"{title}: {total} measurements"))

@@ -21,11 +21,8 @@ _ANOMALIES = ("seen_half_per_10000", "undone_seen_per_10000", "half_per_10000")
 
 
 def capacity(found: Results) -> Plot | None:
-    """Throughput of everybody: a panel for each workload and number of clients, where the fewest are refused."""
-    least = min((float(each) for each in found.levels(Section.CAPACITY, "refused_share")), default=0.0)
-    panels = [
-        factors for factors in combinations(found, Section.CAPACITY) if factors.get("refused_share", least) == least
-    ]
+    """Throughput of everybody: a panel for each workload and number of clients, where fewest are refused."""
+    panels = [factors for factors in combinations(found, Section.CAPACITY) if factors == _least_refused(found, factors)]
     kept = [
         (factors, bars) for factors in panels if (bars := _bars(found, Section.CAPACITY, "throughput_per_s", factors))
     ]
@@ -40,7 +37,9 @@ def capacity(found: Results) -> Plot | None:
             axes.set_axis_off()
         for axes, (factors, bars) in zip(flat, kept, strict=False):
             _panel(axes, bars, quantity(CATALOGUE[Section.CAPACITY].figures["throughput_per_s"]))
-            axes.set_title(levels({name: value for name, value in factors.items() if name != "refused_share"}))
+            axes.set_title(
+                levels({name: value for name, value in factors.items() if (name, value) != ("refused_share", 0)})
+            )
 
     return plot(
         "capacity",
@@ -51,6 +50,16 @@ def capacity(found: Results) -> Plot | None:
         2.1,
         draw,
     )
+
+
+def _least_refused(found: Results, factors: Mapping[str, Level]) -> Mapping[str, Level]:
+    """Of those with the same workload and clients."""
+    alike = [
+        each
+        for each in combinations(found, Section.CAPACITY)
+        if all(each[name] == factors[name] for name in each if name != "refused_share")
+    ]
+    return min(alike, key=lambda each: float(each.get("refused_share", 0)))
 
 
 def anomalies(found: Results) -> Plot | None:

@@ -26,7 +26,7 @@ from twophase.benchmarks.report.values import Spread, Who
 WIDTH: Final = 9.6
 """Of every drawing, in inches: all text has the same size on the page."""
 
-_FEW_DECADES: Final = 2.5
+_FEW_DECADES: Final = 1.7
 _NARROW: Final = 0.12
 
 Grid: TypeAlias = Sequence[Sequence[Axes]]

@@ -224,6 +224,7 @@ def _same_height(row: Sequence[Axes]) -> None:
         bottom, top = min(axes.get_ylim()[0] for axes in drawn), max(axes.get_ylim()[1] for axes in drawn)
         for axes in drawn:
             axes.set_ylim(bottom, top)
+            log_scale(axes, y=axes.get_yscale() == "log")  # the ticks that these limits want
 
 
 def _points(points: Mapping[Who, Level]) -> str:
