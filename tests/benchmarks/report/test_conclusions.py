@@ -102,6 +102,20 @@ def test_contention_that_makes_no_difference_says_so() -> None:
     assert "between no shared row and one row for all: two-phase commit is ahead before" in found.flips_when
 
 
+@pytest.mark.parametrize(("refused", "is_told"), [(8_400, True), (20, False)])
+def test_refusals_for_conflicts_are_told_beside_the_throughput(refused: float, is_told: bool) -> None:  # noqa: FBT001
+    factors: dict[str, Level] = {"hot_rows": 1, "clients": 16}
+    found = results(
+        *repeated(
+            Section.CONTENTION, Who.TWO_PHASE, factors, throughput_per_s=near(4), refused_per_10000=near(refused)
+        ),
+        *repeated(Section.CONTENTION, Who.SAGA, factors, throughput_per_s=near(200), refused_per_10000=near(0)),
+    )
+    conclusion = of(speed.contention(found))
+    assert ("Of 10,000 tries, 8,400 are refused under two-phase commit" in conclusion.text) is is_told
+    assert "refused, two-phase commit" in conclusion.in_figures()
+
+
 def crashes(waits: dict[Level, tuple[float, float]], *, harmless: float | None = None) -> Results:
     found = []
     for outage, (two_phase, saga) in waits.items():

@@ -213,7 +213,7 @@ def test_a_crash_without_an_end_is_in_the_tables(made: Document) -> None:
         Bullets(["one"]),
         Heading("text"),
         Table("caption", ["a"], [["1"]], 1),
-        Finding("text", "figures", "", "", "", "here"),
+        Finding("text", [("figure", "1 ms")], "", "", "", "here"),
         Contents([("here", "title", "question")]),
     ],
     ids=lambda block: type(block).__name__,

@@ -54,10 +54,10 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A conclusion: what holds, the numbers, and when it is otherwise. `anchor` is the part with the details."""
+    """A conclusion: what holds, the numbers by name, when it is otherwise. `anchor` is the part with the details."""
 
     text: str
-    figures: str
+    figures: Sequence[tuple[str, str]]
     holds: str
     flips: str
     sure: str

@@ -101,7 +101,7 @@ def _further(conclusions: Mapping[str, Conclusion]) -> Part:
 
 def _finding(found: Conclusion) -> Finding:
     sure = found.strength.value + "." if found.strength is not None else ""
-    return Finding(found.text, found.in_figures(), found.holds_when, found.flips_when, sure, found.section)
+    return Finding(found.text, found.figures, found.holds_when, found.flips_when, sure, found.section)
 
 
 def _setting(found: Results) -> Part:

@@ -32,6 +32,9 @@ h1 { font-size: 1.8em; line-height: 1.2; margin-bottom: .2em; } h2 { font-size: 
 p { margin: .5em 0; max-width: 46em; } .subtitle { color: #444; } a { color: inherit; }
 .finding { border-left: 4px solid #111; padding: .1em 0 .1em 1em; margin: 1em 0; max-width: 46em; }
 .finding p { margin: .2em 0; } .finding .text { font-weight: bold; } .finding .more { font-size: .88em; color: #333; }
+.finding dl { margin: .3em 0; font-size: .92em; } .finding dl div { display: flex; gap: 2em;
+  justify-content: space-between; border-bottom: 1px dotted #bbb; }
+.finding dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; margin: 1em 0; font-size: .88em; min-width: 60%; }
 caption { text-align: left; font-weight: bold; padding-bottom: .3em; }
 th, td { text-align: left; padding: .2em 1em .2em 0; border-bottom: 1px solid #bbb; vertical-align: top; }
@@ -98,11 +101,15 @@ def _finding(finding: Finding) -> ET.Element:
         for lead, text in (("Holds:", finding.holds), ("Flips:", finding.flips), ("How sure:", finding.sure))
         if text
     ]
+    pairs = (
+        element("div", element("dt", name), element("dd", value, class_="number")) for name, value in finding.figures
+    )
     return element(
         "div",
         element("p", finding.text, class_="text"),
-        element("p", finding.figures, " ", element("a", "details", href=f"#{finding.anchor}")),
+        element("dl", *pairs),
         *(element("p", element("strong", lead), f" {text}", class_="more") for lead, text in more),
+        element("p", element("a", "the details", href=f"#{finding.anchor}"), class_="more"),
         class_="finding",
     )
 

@@ -56,8 +56,10 @@ def _block(block: Block) -> Iterator[str]:
             yield ""
             yield _escaped(caption)
         case Finding(text, figures, holds, flips, sure, anchor):
-            yield f"**{_escaped(text)}** {_escaped(figures)} ([details](#{anchor}))"
+            told = "; ".join(f"{_escaped(name)}: {_escaped(value)}" for name, value in figures)
+            yield f"**{_escaped(text)}** ([details](#{anchor}))"
             yield ""
+            yield f"- Figures: {told}."
             more = (("Holds", holds), ("Flips", flips), ("How sure", sure))
             yield from (f"- {name}: {_escaped(said)}" for name, said in more if said)
         case Contents(entries):

@@ -6,8 +6,9 @@ Lives here: functions of results. Each gives None if what it needs was not measu
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
-from twophase.benchmarks.report.paper.compare import Comparison, Strength, compared, turns
+from twophase.benchmarks.report.paper.compare import Comparison, Strength, compared, spread_of, turns
 from twophase.benchmarks.report.paper.conclude.values import (
     SAME,
     Conclusion,
@@ -20,6 +21,9 @@ from twophase.benchmarks.report.paper.conclude.values import (
 )
 from twophase.benchmarks.report.paper.words import NAMES, level, levels, listed, number, sentence, spread, times
 from twophase.benchmarks.report.values import Level, Results, Section, Spread, Who
+
+_MANY: Final = 100
+"""Refusals in 10,000 from which on they are told in the sentence itself."""
 
 
 def capacity(found: Results) -> Conclusion | None:
@@ -76,6 +80,12 @@ def contention(found: Results) -> Conclusion | None:
         )
         for each in ([line[0], last] if len(line) > 1 else [last])
     ]
+    for who in (Who.TWO_PHASE, Who.SAGA):
+        refused = spread_of(found, Section.CONTENTION, who, "refused_per_10000", **last.factors)
+        if refused is not None:
+            figures.append((f"refused, {NAMES[who]}", f"{spread(refused)} per 10,000"))
+        if refused is not None and refused.median >= _MANY:
+            text += f" Of 10,000 tries, {number(refused.median)} are refused under {subject(who)}, conflicts included."
     clients = level("clients", last.factors["clients"]) if "clients" in last.factors else ""
     return Conclusion(
         Section.CONTENTION,
