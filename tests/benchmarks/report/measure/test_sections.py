@@ -47,8 +47,7 @@ TINY: Final = replace(
     cuts=(0.5,),
     network_rate=20.0,
     network_repetitions=1,
-    isolation=(30,),
-    isolation_rate=20.0,
+    isolation=((Workload.UNIFORM, 30, 20.0), (Workload.ORDER, 30, 20.0)),
     isolation_seconds=0.5,
     fan_out=(2, 3),
     fan_seconds=0.2,
@@ -137,11 +136,15 @@ async def test_what_others_saw(guardian: Guardian) -> None:
     plan = replace(TINY, whos={**TINY.whos, Section.ISOLATION: (Who.LOCAL, *OURS)})
     results = await measured(guardian, Section.ISOLATION, plan=plan)
     check(results, Section.ISOLATION)
-    (local,), (two_phase,), (saga,) = (results.of(Section.ISOLATION, who) for who in (Who.LOCAL, *OURS))
-    assert local.figures["half_per_10000"] > 0
-    assert two_phase.figures["half_per_10000"] == saga.figures["half_per_10000"] == 0
-    assert saga.figures["compensated_per_10000"] > 0
-    assert two_phase.figures["compensated_per_10000"] == 0
+    for workload in results.levels(Section.ISOLATION, "workload"):
+        (local,), (two_phase,), (saga,) = (
+            results.of(Section.ISOLATION, who, workload=workload) for who in (Who.LOCAL, *OURS)
+        )
+        assert local.figures["half_per_10000"] > 0
+        assert two_phase.figures["half_per_10000"] == saga.figures["half_per_10000"] == 0
+        assert saga.figures["compensated_per_10000"] > 0
+        assert two_phase.figures["compensated_per_10000"] == 0
+        assert math.isfinite(saga.figures["reservation_p50_ms"])
 
 
 async def test_more_participants_and_more_in_doubt(guardian: Guardian) -> None:

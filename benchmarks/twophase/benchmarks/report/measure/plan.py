@@ -30,7 +30,8 @@ class Cell:
 class Plan:
     """One suite. `whos` by section; `repetitions` of everything that has no number of its own.
 
-    The outage None: nobody starts the coordinator again, for the `never_seconds` that are measured.
+    `isolation` has workloads with the percentage meant to be refused, and the rate offered. The outage None: nobody
+    starts the coordinator again, for the `never_seconds` that are measured.
     """
 
     repetitions: int
@@ -54,8 +55,7 @@ class Plan:
     cuts: Sequence[float]
     network_rate: float
     network_repetitions: int
-    isolation: Sequence[int]
-    isolation_rate: float
+    isolation: Sequence[tuple[Workload, int, float]]
     isolation_seconds: float
     fan_out: Sequence[int]
     fan_seconds: float
@@ -108,8 +108,7 @@ QUICK: Final = Plan(
     cuts=(2.0,),
     network_rate=60.0,
     network_repetitions=2,
-    isolation=(0, 20),
-    isolation_rate=50.0,
+    isolation=((Workload.UNIFORM, 20, 50.0), (Workload.ORDER, 10, 20.0)),
     isolation_seconds=1.5,
     fan_out=(2, 8, 32),
     fan_seconds=0.8,
@@ -148,8 +147,10 @@ FULL: Final = Plan(
     cuts=(1.0, 5.0),
     network_rate=60.0,
     network_repetitions=3,
-    isolation=(0, 5, 20),
-    isolation_rate=50.0,
+    isolation=(
+        *((Workload.UNIFORM, percent, 50.0) for percent in (0, 20)),
+        *((Workload.ORDER, percent, 20.0) for percent in (0, 20)),
+    ),
     isolation_seconds=4.0,
     fan_out=(2, 4, 8, 16, 32),
     fan_seconds=2.0,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, LiteralString
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg_pool import AsyncConnectionPool
 
 from twophase.benchmarks.report.measure.bench import Load
@@ -21,11 +21,6 @@ from twophase.benchmarks.report.measure.bench import Load
 _TOUCH: Final[LiteralString] = "UPDATE account SET balance = balance WHERE id = %s"
 _PREPARED: Final[LiteralString] = """
 SELECT gid, extract(epoch FROM prepared)::float8 FROM pg_prepared_xacts WHERE database = current_database()"""
-_LATEST: Final[LiteralString] = """
-SELECT deed FROM (SELECT deed, bool_or(undo) AS undone, max(id) AS id FROM
-  (SELECT deed, undo, id FROM movement ORDER BY id DESC LIMIT 40) AS latest GROUP BY deed) AS deeds
-WHERE NOT undone AND deed LIKE %s ORDER BY id DESC LIMIT 5"""
-_THERE: Final[LiteralString] = "SELECT DISTINCT deed FROM movement WHERE deed = ANY (%s)"
 _POLL: Final = 0.02
 _SPARE: Final = 8
 
@@ -131,17 +126,45 @@ class PreparedWatch:
                     continue
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """What an observer asks a database for: the latest deeds with names like this that it shows, and which of some it
+    has. What was taken back is not shown.
+    """
+
+    latest: LiteralString
+    there: LiteralString
+
+
+TRANSFERS: Final = View(
+    """
+SELECT deed FROM (SELECT deed, bool_or(undo) AS undone, max(id) AS id FROM
+  (SELECT deed, undo, id FROM movement ORDER BY id DESC LIMIT 40) AS latest GROUP BY deed) AS deeds
+WHERE NOT undone AND deed LIKE %s ORDER BY id DESC LIMIT 5""",
+    "SELECT DISTINCT deed FROM movement WHERE deed = ANY (%s)",
+)
+# These tables are empty when a load begins, and nothing vacuums them meanwhile: what is last in them came last.
+RESERVATIONS: Final = View(
+    "SELECT order_id FROM reservation WHERE order_id LIKE %s ORDER BY ctid DESC LIMIT 5",
+    "SELECT DISTINCT order_id FROM reservation WHERE order_id = ANY (%s)",
+)
+CHARGES: Final = View(
+    "SELECT order_id FROM charge WHERE order_id LIKE %s ORDER BY ctid DESC LIMIT 5",
+    "SELECT order_id FROM charge WHERE order_id = ANY (%s)",
+)
+
+
 @dataclass(slots=True)
 class Observer:
-    """Reads both banks as an application would that wants to know how things stand: first one, then the other.
+    """Reads two databases as an application would that wants to know how things stand: first one, then the other.
 
-    A look takes the latest deeds that the first bank shows, and asks the second bank for them afterwards. What the
-    second does not have then was half done at that moment: what the first bank showed stays, unless it is taken back.
+    A look takes the latest deeds that the first one shows, and asks the second one for them afterwards. What the
+    second does not have then was half done at that moment: what the first one showed stays, unless it is taken back.
     So no look raises a false alarm. Every other look goes the other way round. `half` are deeds seen so, `shown` all.
     """
 
-    first: str
-    second: str
+    first: tuple[str, View]
+    second: tuple[str, View]
     rate: float
     looks: int = 0
     looks_half: int = 0
@@ -151,21 +174,28 @@ class Observer:
     async def watch(self, load: Load) -> None:
         """Beside a load, as long as it sends. A look that is late makes the next ones late, not lost."""
         async with (
-            await AsyncConnection.connect(self.first, autocommit=True) as first,
-            await AsyncConnection.connect(self.second, autocommit=True) as second,
+            await AsyncConnection.connect(self.first[0], autocommit=True) as first,
+            await AsyncConnection.connect(self.second[0], autocommit=True) as second,
         ):
             await load.begun.wait()
             zero = time.perf_counter()
             while (at := self.looks / self.rate) < load.task.seconds and not load.ended.is_set():
                 await asyncio.sleep(max(0.0, zero + at - time.perf_counter()))
-                here, there = (first, second) if self.looks % 2 == 0 else (second, first)
+                ways = (first, self.first[1]), (second, self.second[1])
+                here, there = ways if self.looks % 2 == 0 else reversed(ways)
                 await self._look(here, there, load.task.run)
 
-    async def _look(self, here: AsyncConnection, there: AsyncConnection, run: str) -> None:
+    async def _look(self, here: tuple[AsyncConnection, View], there: tuple[AsyncConnection, View], run: str) -> None:
         self.looks += 1
-        deeds = [deed for (deed,) in await (await here.execute(_LATEST, [f"{run}/%"])).fetchall()]
-        present = {deed for (deed,) in await (await there.execute(_THERE, [deeds])).fetchall()}
+        (asked, view), (asked_next, next_view) = here, there
+        deeds = list(dict.fromkeys(deed for (deed,) in await _rows(asked, view.latest, f"{run}/%")))
+        present = {deed for (deed,) in await _rows(asked_next, next_view.there, deeds)}
         missing = set(deeds) - present
         self.shown.append(tuple(deeds))
         self.looks_half += bool(missing)
         self.half |= missing
+
+
+async def _rows(connection: AsyncConnection, statement: LiteralString, value: object) -> list[tuple[str]]:
+    cursor: AsyncCursor[tuple[str]] = await connection.execute(statement, [value])
+    return await cursor.fetchall()
