@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -134,4 +138,23 @@ def test_what_is_not_installed_is_told_with_what_to_type(
     ran = runner.invoke(bench_app, ["report", "--out", str(tmp_path / "out")])
     assert ran.exit_code == command.WRONG_INPUT
     assert "needs matplotlib, which is not installed; type: pip install 'twophase[bench]'" in ran.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(240)
+def test_ctrl_c_in_the_middle_of_a_run_leaves_nothing(tmp_path: Path) -> None:
+    started = [sys.executable, "-m", "twophase.coordinator.cli", "bench", "report", "--out", str(tmp_path / "report")]
+    with subprocess.Popen(
+        started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
+    ) as running:
+        assert running.stderr is not None
+        assert "Capacity (1 of 9)" in running.stderr.readline()
+        running.send_signal(signal.SIGINT)
+        out, told = running.communicate(timeout=200)
+    assert running.returncode == 130, told
+    assert (out, told.splitlines()[-1]) == (
+        "",
+        "twophase bench report: interrupted; everything that was started is stopped and removed",
+    )
     assert list(tmp_path.iterdir()) == []

@@ -9,12 +9,13 @@ from dataclasses import replace
 from typing import Final
 
 import pytest
+from matplotlib.figure import Figure
 
 from benchmarks.report.made_up import results, whole
 from twophase.benchmarks.report.paper.blocks import Plot
 from twophase.benchmarks.report.paper.conclude.values import worst_points
 from twophase.benchmarks.report.paper.draw import against, bars, distribution, through_time
-from twophase.benchmarks.report.paper.draw.canvas import LOOKS, spread_apart
+from twophase.benchmarks.report.paper.draw.canvas import LOOKS, hatched_span, spread_apart
 from twophase.benchmarks.report.paper.words import NAMES
 from twophase.benchmarks.report.values import Results, Section, Who
 
@@ -94,3 +95,11 @@ def test_labels_are_moved_apart_and_keep_their_order(places: list[float]) -> Non
     assert all(height <= 1 + 1e-9 for height in moved)
     by_height = sorted(range(len(places)), key=lambda index: moved[index])
     assert [places[index] for index in by_height] == sorted(places)
+
+
+def test_a_failure_that_lasts_beyond_the_end_is_named_within_what_is_drawn() -> None:
+    axes = Figure().subplots()
+    axes.set_xlim(-1, 2)
+    hatched_span(axes, 0, 50, "dead")
+    assert axes.get_xlim() == (-1, 2)
+    assert 0 < axes.texts[0].get_position()[0] < 2

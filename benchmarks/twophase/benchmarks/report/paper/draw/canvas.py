@@ -149,8 +149,10 @@ def log_scale(axes: Axes, *, x: bool = False, y: bool = False) -> None:
 
 def hatched_span(axes: Axes, begin: float, end: float, text: str) -> None:
     """A window of time in which something was wrong, shaded, hatched and named. Limits must be set before."""
-    axes.axvspan(begin, end, facecolor="#ececec", edgecolor="#a0a0a0", hatch="///", linewidth=0, zorder=0.5)
     left, right = axes.get_xlim()
+    begin, end = max(begin, left), min(end, right)
+    axes.axvspan(begin, end, facecolor="#ececec", edgecolor="#a0a0a0", hatch="///", linewidth=0, zorder=0.5)
+    axes.set_xlim(left, right)
     is_narrow = (end - begin) < _NARROW * (right - left)
     axes.text(
         end + 0.01 * (right - left) if is_narrow else (begin + end) / 2,

@@ -106,7 +106,7 @@ def locks(found: Results, points: Mapping[Who, Level]) -> Plot | None:
             log_scale(axes, x=True, y=True)
         _same_limits(grid[0])
         grid[0][0].set_ylabel("% of all")
-        grid[0][0].legend(loc="upper right", frameon=False, fontsize=8, handlelength=3.5)
+        grid[0][0].legend(loc="lower left", frameon=False, fontsize=8, handlelength=3.5)
 
     return plot(
         "crash-locks",

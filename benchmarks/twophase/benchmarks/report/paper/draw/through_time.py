@@ -19,6 +19,8 @@ from twophase.benchmarks.report.paper.words import level, plain
 from twophase.benchmarks.report.values import Level, Measurement, Results, Section, Who
 
 _BIN_MS: Final = 100.0
+_BEFORE: Final = 3.0
+"""So many seconds before the failure are shown at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +164,18 @@ def _grid(
 
     def draw(grid: Grid) -> None:
         for axes_row, row in zip(grid, rows, strict=True):
+            drawn: list[tuple[Axes, _Failure]] = []
             for axes, failure in zip(axes_row, row, strict=True):
                 if failure is None:
                     axes.set_axis_off()
                     continue
                 fill(axes, failure)
                 axes.set_title(f"{named(failure.who)}, {level('outage_s', failure.factors['outage_s'])}")
-                axes.set_xlim(max(-3.0, -min(failure.begin_ms) / 1_000), failure.end)
+                drawn.append((axes, failure))
+            begin = max(-_BEFORE, min(-max(failure.begin_ms) / 1_000 for _, failure in drawn))
+            end = max(failure.end for _, failure in drawn)
+            for axes, failure in drawn:
+                axes.set_xlim(begin, end)
                 hatched_span(axes, *failure.span, "dead")
             axes_row[0].set_ylabel(unit)
             _same_height(axes_row)
