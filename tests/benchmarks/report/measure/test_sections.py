@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -21,6 +22,7 @@ from twophase.benchmarks.report.measure.sections.common import Work
 from twophase.benchmarks.report.measure.task import Task
 from twophase.benchmarks.report.values import NEVER, Results, Section, Suite, Who
 from twophase.sandbox.guardian import Guardian
+from twophase.sandbox.users import Account
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -153,6 +155,39 @@ async def test_more_participants_and_more_in_doubt(guardian: Guardian) -> None:
     check(results, *sections)
     for each in results.of(Section.CLEARING):
         assert each.figures["clear_ms"] >= each.figures["ready_ms"] * 0.5
+
+
+async def test_an_interrupted_run_leaves_nothing_behind() -> None:
+    directories: list[Path] = []
+
+    class Noting(Guardian):
+        def directory(self, prefix: str = "twophase-", *, reachable_by: Account | None = None) -> Path:
+            directories.append(super().directory(prefix, reachable_by=reachable_by))
+            return directories[-1]
+
+    with Noting() as mine:
+
+        def interrupt(*_: object) -> None:
+            task.cancel()
+
+        task = asyncio.create_task(
+            measuring.measure(
+                Suite.QUICK,
+                seed=5,
+                guardian=mine,
+                progress=interrupt,
+                plan=TINY,
+                postgres=FAST,
+                sections=[Section.CAPACITY],
+            )
+        )
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        started = dict(mine._started)
+        assert started
+    assert all(process.poll() is not None for process in started.values())
+    assert directories
+    assert not any(directory.exists() for directory in directories)
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ SECTIONS: Final[Mapping[Section, Callable[[Work], Awaitable[None]]]] = {
     Section.SLOW: network.slow,
     Section.PARTITION: network.partition,
     Section.ISOLATION: isolation.isolation,
-    Section.FAN_OUT: capacity.fan_out,
     Section.CLEARING: clearing.clearing,
+    Section.FAN_OUT: capacity.fan_out,  # last: its many banks are there from then on
 }
 
 
@@ -75,6 +75,7 @@ async def measure(
         "versions": {**setting.versions, **_versions()},
         "postgres": {**POSTGRES, **(postgres or {})},
         "participants": asdict(Settings()),
+        "plan": asdict(plan),
         "revision": await asyncio.to_thread(_revision),
         "load_average": {"before": load_before, "after": os.getloadavg()},
     }
