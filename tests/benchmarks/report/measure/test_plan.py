@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from twophase.benchmarks.report.measure.measuring import SECTIONS
+from twophase.benchmarks.report.measure.method import method_of
 from twophase.benchmarks.report.measure.plan import FULL, PLANS, QUICK, Plan
 from twophase.benchmarks.report.measure.turns import turns
 from twophase.benchmarks.report.values import Section, Suite, Who
@@ -15,6 +16,7 @@ from twophase.benchmarks.report.values import Section, Suite, Who
 def test_every_section_can_be_measured_in_both_suites() -> None:
     assert set(SECTIONS) == set(Section)
     assert set(PLANS) == set(Suite)
+    assert set(method_of(QUICK)) == set(Section)
     for plan in PLANS.values():
         assert set(plan.whos) == set(Section)
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from twophase.benchmarks.contenders import Contender, missing
 from twophase.benchmarks.report.measure.bench import POSTGRES, Bench, Void
+from twophase.benchmarks.report.measure.method import method_of
 from twophase.benchmarks.report.measure.plan import PLANS, Plan
 from twophase.benchmarks.report.measure.sections import capacity, clearing, crash, isolation, network
 from twophase.benchmarks.report.measure.sections.common import Progress, Work
@@ -75,7 +76,7 @@ async def measure(
         "versions": {**setting.versions, **_versions()},
         "postgres": {**POSTGRES, **(postgres or {})},
         "participants": asdict(Settings()),
-        "plan": asdict(plan),
+        "method": method_of(plan),
         "revision": await asyncio.to_thread(_revision),
         "load_average": {"before": load_before, "after": os.getloadavg()},
     }

@@ -5,6 +5,8 @@ Lives here: their loads and figures. Must not live here: how much of them there 
 
 from __future__ import annotations
 
+from typing import Final
+
 from twophase.benchmarks.report.measure.bank import FANNED
 from twophase.benchmarks.report.measure.books import holds_ms
 from twophase.benchmarks.report.measure.business import Mix, Workload
@@ -13,7 +15,9 @@ from twophase.benchmarks.report.measure.task import Task, Told
 from twophase.benchmarks.report.measure.turns import turns
 from twophase.benchmarks.report.values import Section, percentile
 
-_LATE_SECONDS = 1.0
+CONNECTIONS: Final = 32
+FAN_CLIENTS: Final = 4
+_LATE_SECONDS: Final = 1.0
 
 
 async def capacity(work: Work) -> None:
@@ -48,7 +52,7 @@ async def latency(work: Work) -> None:
             seed,
             plan.latency_seconds,
             plan.warm_up,
-            clients=32,
+            clients=CONNECTIONS,
             rate=rate,
         )
         run = await work.bench.load(who, task)
@@ -92,7 +96,7 @@ async def fan_out(work: Work) -> None:
         work.progress(section, number, len(every), f"{who}, {participants} participants")
         mix = Mix(Workload.FAN_OUT, plan.accounts, participants=participants)
         seed = f"{work.seed}/{section}/{repetition}/{participants}"
-        task = Task(work.bench.next_run(), mix, seed, plan.fan_seconds, plan.warm_up, clients=4)
+        task = Task(work.bench.next_run(), mix, seed, plan.fan_seconds, plan.warm_up, clients=FAN_CLIENTS)
         figures = closed_figures(await work.bench.load(who, task))
         wanted = ("p50_ms", "p99_ms", "throughput_per_s")
         work.add(section, who, {"participants": participants}, repetition, only(figures, *wanted))

@@ -30,9 +30,9 @@ from twophase.contract.crashpoints import VARIABLE
 from twophase.sandbox.errors import ProcessFailed
 
 HOT_ROWS: Final = 8
-_HOT_SHARE: Final = 0.7
-_PATIENCE: Final = 2.0
-_VICTIM_RATE: Final = 20.0
+HOT_SHARE: Final = 0.7
+PATIENCE: Final = 2.0
+VICTIM_RATE: Final = 20.0
 _LATE: Final = 1.0
 _TRIES: Final = 3
 # How much of what is asked for gets as far as the point, at least: the rest is in conflict, or still waiting.
@@ -129,15 +129,15 @@ async def _one(work: Work, who: Who, armed: str, outage: float | None, seed: str
     plan, bench = work.plan, work.bench
     lasts = plan.never_seconds if outage is None else outage
     seconds = plan.crash_before + lasts + plan.crash_after
-    mix = Mix(Workload.HOT, plan.accounts - _KEPT, hot_rows=HOT_ROWS, hot_share=_HOT_SHARE)
-    task = Task(bench.next_run(), mix, seed, seconds, plan.warm_up, rate=plan.crash_rate, timeout=_PATIENCE)
+    mix = Mix(Workload.HOT, plan.accounts - _KEPT, hot_rows=HOT_ROWS, hot_share=HOT_SHARE)
+    task = Task(bench.next_run(), mix, seed, seconds, plan.warm_up, rate=plan.crash_rate, timeout=PATIENCE)
     kept = range(plan.accounts - _KEPT + 1, plan.accounts + 1)
     scene = _Scene(
         bench,
         outage,
         PreparedWatch([bench.dsn(LEFT), bench.dsn(RIGHT)]),
-        Victim(bench.dsn(LEFT), range(1, HOT_ROWS + 1), _VICTIM_RATE, timeout=seconds),
-        Victim(bench.dsn(LEFT), kept, _VICTIM_RATE, timeout=seconds, connections=20),
+        Victim(bench.dsn(LEFT), range(1, HOT_ROWS + 1), VICTIM_RATE, timeout=seconds),
+        Victim(bench.dsn(LEFT), kept, VICTIM_RATE, timeout=seconds, connections=20),
     )
     coordinator = bench.system.coordinator
     await coordinator.stop()

@@ -17,7 +17,7 @@ from twophase.benchmarks.report.measure.task import Task, Told
 from twophase.benchmarks.report.measure.turns import turns
 from twophase.benchmarks.report.values import Level, Section, percentile
 
-_LOOKS: Final = 100.0
+LOOKS: Final = 100.0
 
 
 async def isolation(work: Work) -> None:
@@ -41,7 +41,7 @@ def _observer(bench: Bench, workload: Workload) -> Observer:
         first, second = (bench.dsn("inventory"), RESERVATIONS), (bench.dsn("payment"), CHARGES)
     else:
         first, second = (bench.dsn(LEFT), TRANSFERS), (bench.dsn(RIGHT), TRANSFERS)
-    return Observer(first, second, _LOOKS)
+    return Observer(first, second, LOOKS)
 
 
 def _figures(run: Run, observer: Observer) -> dict[str, float]:

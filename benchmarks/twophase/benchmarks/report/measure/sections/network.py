@@ -24,16 +24,16 @@ from twophase.benchmarks.report.values import Section, Who, percentile
 from twophase.sandbox.networks import BLACKHOLE, WHOLE, Network
 from twophase.sandbox.proxy import Proxy
 
-_HOT_ROWS: Final = 8
+HOT_ROWS: Final = 8
 # A slow participant shall be noticed by its delay and not by lock timeouts; a cut shall meet rows that others want.
-_SLOW_HOT_SHARE: Final = 0.3
-_CUT_HOT_SHARE: Final = 0.8
+SLOW_HOT_SHARE: Final = 0.3
+CUT_HOT_SHARE: Final = 0.8
 # Half of the transfers do without the participant in question.
 _FAR_SHARE: Final = 0.5
-_PATIENCE: Final = 2.0
+PATIENCE: Final = 2.0
 _BEFORE: Final = 1.0
 _AFTER: Final = 2.0
-_AT_ONCE: Final = 1.0
+AT_ONCE: Final = 1.0
 _VICTIM_RATE: Final = 20.0
 
 
@@ -45,7 +45,7 @@ async def slow(work: Work) -> None:
         for number, (repetition, delay, who) in enumerate(every):
             work.progress(section, number, len(every), f"{who}, {delay} ms late")
             await proxy.set(Network(f"{delay} ms late", reply_delay=delay / 1000) if delay else WHOLE)
-            task = _task(work, f"{section}/{repetition}/{delay}", plan.slow_seconds, hot=_SLOW_HOT_SHARE)
+            task = _task(work, f"{section}/{repetition}/{delay}", plan.slow_seconds, hot=SLOW_HOT_SHARE)
             run = await bench.load(who, task)
             await proxy.set(WHOLE)
             work.add(section, who, {"delay_ms": delay}, repetition, _slow_figures(run))
@@ -61,8 +61,8 @@ async def partition(work: Work) -> None:
             whole = _BEFORE + seconds + _AFTER
             cut = _Cut(proxy, seconds)
             watch = PreparedWatch([bench.dsn(LEFT), bench.dsn(RIGHT)])
-            victim = Victim(bench.dsn(RIGHT), range(1, _HOT_ROWS + 1), _VICTIM_RATE, timeout=whole)
-            task = _task(work, f"{section}/{repetition}/{seconds}", whole, hot=_CUT_HOT_SHARE)
+            victim = Victim(bench.dsn(RIGHT), range(1, HOT_ROWS + 1), _VICTIM_RATE, timeout=whole)
+            task = _task(work, f"{section}/{repetition}/{seconds}", whole, hot=CUT_HOT_SHARE)
             run = await bench.load(who, task, cut.cut, watch.watch, victim.watch)
             series = {
                 "goodput_per_100_ms": in_slots([each.end for each in run.log.answers if each.told is Told.OK], whole),
@@ -94,7 +94,7 @@ class _Cut:
 
 def _task(work: Work, seed: str, seconds: float, *, hot: float) -> Task:
     plan = work.plan
-    mix = Mix(Workload.HOT, plan.accounts, hot_rows=_HOT_ROWS, hot_share=hot, far_share=_FAR_SHARE)
+    mix = Mix(Workload.HOT, plan.accounts, hot_rows=HOT_ROWS, hot_share=hot, far_share=_FAR_SHARE)
     return Task(
         work.bench.next_run(),
         mix,
@@ -102,7 +102,7 @@ def _task(work: Work, seed: str, seconds: float, *, hot: float) -> Task:
         seconds,
         plan.warm_up,
         rate=plan.network_rate,
-        timeout=_PATIENCE,
+        timeout=PATIENCE,
     )
 
 
@@ -132,7 +132,7 @@ def _cut_figures(run: Run, cut: _Cut, watch: PreparedWatch, victim: Victim) -> d
     refused = [
         answer
         for answer in with_it
-        if answer.told in (Told.REFUSED, Told.CONFLICT, Told.AWAY, Told.UNDONE) and answer.seconds < _AT_ONCE
+        if answer.told in (Told.REFUSED, Told.CONFLICT, Told.AWAY, Told.UNDONE) and answer.seconds < AT_ONCE
     ]
     figures = {
         "done_without_it_per_s": sum(not _needs_it(run, answer) for answer in done) / length,
