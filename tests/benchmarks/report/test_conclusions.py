@@ -71,6 +71,20 @@ def test_capacity_says_with_how_many_clients_it_is_otherwise() -> None:
     assert same.flips_when == "not in the one other setting that was measured."
 
 
+@pytest.mark.parametrize(("two_phase", "saga", "better"), [(80, 20, Who.SAGA), (20, 80, Who.TWO_PHASE), (20, 20, None)])
+def test_latency_in_every_direction(two_phase: float, saga: float, better: Who | None) -> None:
+    low = pair(Section.LATENCY, {"workload": "transfer", "offered_per_s": 25}, "p99_ms", 10, 10)
+    high = pair(Section.LATENCY, {"workload": "transfer", "offered_per_s": 100}, "p99_ms", two_phase, saga)
+    other = pair(Section.LATENCY, {"workload": "order", "offered_per_s": 400}, "p99_ms", 1, 2)
+    found = of(speed.latency(results(*low, *high, *other)))
+    assert found.better is better
+    assert "With 100 offered a second" in found.text
+    if better is Who.SAGA:
+        assert "at most 80 ms under two-phase commit, and 20 ms under a saga" in found.text
+        assert "two-phase commit is ahead with order, 400 offered a second" in found.flips_when
+        assert "no difference with transfer, 25 offered a second" in found.flips_when
+
+
 def contended(*levels: tuple[int, float, float]) -> Results:
     return results(
         *(

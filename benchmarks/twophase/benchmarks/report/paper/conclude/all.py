@@ -25,6 +25,7 @@ FIRST: Final[Mapping[str, Concludes]] = {
 """Those that the report opens with."""
 
 FURTHER: Final[Mapping[str, Concludes]] = {
+    "latency": speed.latency,
     "slow": blocking.slow,
     "cut-off": blocking.cut_off,
     "fan-out": speed.fan_out,

@@ -19,7 +19,17 @@ from twophase.benchmarks.report.paper.conclude.values import (
     subject,
     verdict,
 )
-from twophase.benchmarks.report.paper.words import NAMES, level, levels, listed, number, sentence, spread, times
+from twophase.benchmarks.report.paper.words import (
+    NAMES,
+    level,
+    levels,
+    listed,
+    milliseconds,
+    number,
+    sentence,
+    spread,
+    times,
+)
 from twophase.benchmarks.report.values import Level, Results, Section, Spread, Who
 
 _MANY: Final = 100
@@ -53,6 +63,37 @@ def capacity(found: Results) -> Conclusion | None:
         both(chosen, "per second"),
         f"{where}.",
         flips,
+        chosen.strength,
+        better,
+    )
+
+
+def latency(found: Results) -> Conclusion | None:
+    """Who is slow more rarely, at the highest rate that was offered of the first workload."""
+    line = compared(found, Section.LATENCY, "p99_ms")
+    if not line:
+        return None
+    usual = [each for each in line if each.factors.get("workload") == line[0].factors.get("workload")]
+    chosen = max(usual, key=lambda each: float(each.factors["offered_per_s"]))
+    better = better_of(chosen)
+    rate = level("offered_per_s", chosen.factors["offered_per_s"])
+    one, two = milliseconds(chosen.first.median), milliseconds(chosen.second.median)
+    if better is None:
+        text = f"With {rate}, the slowest of a hundred takes as long under both: {SAME}."
+    else:
+        text = f"With {rate}, 99 of 100 take at most {one} under two-phase commit, and {two} under a saga."
+    figures = both(chosen, "ms", "99 of 100 take at most, ")
+    for who in (Who.TWO_PHASE, Who.SAGA):
+        middle = spread_of(found, Section.LATENCY, who, "p50_ms", **chosen.factors)
+        if middle is not None:
+            figures.append((f"median, {NAMES[who]}", f"{spread(middle)} ms"))
+    return Conclusion(
+        Section.LATENCY,
+        "latency at an offered rate",
+        text,
+        figures,
+        f"{levels(chosen.factors)}.",
+        otherwise(line, chosen),
         chosen.strength,
         better,
     )
