@@ -89,7 +89,9 @@ LIMITS: Final[Mapping[Section, str]] = {
     Section.LATENCY: ("What latency is at rates that were not offered. Near its capacity it grows without bound."),
     Section.CONTENTION: (
         "What a business could do about it: split a hot row, or put it last. Both help two-phase commit more than a"
-        " saga."
+        " saga. Two transactions that lock rows of two databases in different orders wait for each other where no"
+        " database can see it: a lock timeout ends that, and it is told as refused. Who sends to one database after the"
+        " other, always in the same order, does not run into that, and waits instead."
     ),
     Section.CRASH: (
         "How often coordinators die, and how long yours is away: multiply. A supervisor that restarts it makes the"
