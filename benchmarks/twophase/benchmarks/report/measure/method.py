@@ -21,7 +21,7 @@ def method_of(plan: Plan) -> Mapping[Section, Sequence[str]]:
         Section.CAPACITY: [
             f"{times}, each {plan.seconds:g} s {warm}; {plan.accounts} accounts at each bank.",
             (
-                "Nobody tries again: a conflict counts as refused. The business code is the same for all contenders, and"
+                "Nobody tries again: a conflict counts as refused. All contenders run the same business code, and"
                 " SQLAlchemy's runs past its mapper."
             ),
             "DBOS keeps its state in a database on one of the two servers, and is not told a workflow's input.",
@@ -32,9 +32,9 @@ def method_of(plan: Plan) -> Mapping[Section, Sequence[str]]:
         ],
         Section.CONTENTION: [
             (
-                f"{times}, each {plan.seconds:g} s {warm}, {plan.contention_clients} clients; both rows of a transfer are"
-                " hot. Nobody tries again. This project's participants wait for a lock for half a second at most, the"
-                " contenders by hand without end."
+                f"{times}, each {plan.seconds:g} s {warm}, {plan.contention_clients} clients; both rows of a transfer"
+                " are hot. Nobody tries again. This project's participants wait for a lock for half a second at most,"
+                " the contenders by hand without end."
             ),
         ],
         Section.CRASH: [
@@ -46,8 +46,8 @@ def method_of(plan: Plan) -> Mapping[Section, Sequence[str]]:
             f"{crash.VICTIM_RATE:g} updates a second of hot rows, and as many of rows that nobody wants.",
             "Goodput is back where half a second brings nine tenths of what was done before.",
             (
-                f"Where nobody starts the coordinator again, that was measured for {plan.never_seconds:g} s and a few more:"
-                " rows would stay locked for ever."
+                f"Where nobody starts the coordinator again, that was measured for {plan.never_seconds:g} s and a few"
+                " more: rows would stay locked for ever."
             ),
         ],
         Section.SLOW: [
@@ -65,8 +65,8 @@ def method_of(plan: Plan) -> Mapping[Section, Sequence[str]]:
         ],
         Section.ISOLATION: [
             (
-                f"{times} of {plan.isolation_seconds:g} s; {isolation.LOOKS:g} looks a second, every other one the other"
-                " way round. A look has the five latest that the first database shows."
+                f"{times} of {plan.isolation_seconds:g} s; {isolation.LOOKS:g} looks a second, every other one the"
+                " other way round. A look has the five latest that the first database shows."
             ),
             (
                 "Of orders, what is reserved and what is paid. How long they were reserved is known of those that were"

@@ -95,6 +95,7 @@ class PreparedWatch:
     seen: dict[str, Seen] = field(default_factory=dict)
     looks: list[float] = field(default_factory=list)
     _stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    _present: dict[str, tuple[float, frozenset[str]]] = field(default_factory=dict)
 
     def stop(self) -> None:
         """It ends."""
@@ -105,20 +106,28 @@ class PreparedWatch:
         after = next((look for look in self.looks if look >= moment), moment)
         return [each for each in self.seen.values() if each.prepared <= moment and each.last >= after]
 
-    async def watch(self, load: Load) -> None:
-        """Beside a load, until it is over."""
-        await asyncio.gather(*(self._watch(dsn) for dsn in self.dsns), self._ends(load))
-
-    async def _ends(self, load: Load) -> None:
-        await load.ended.wait()
+    async def until_none_of(self, moment: float, *, within: float) -> None:
+        """Waits until nothing is prepared any more that was at a moment, or for so many seconds; then it ends."""
+        end = time.monotonic() + within
+        while time.monotonic() < end:
+            latest = [gids for looked, gids in self._present.values() if looked > moment]
+            if len(latest) == len(self.dsns) and all(self.seen[gid].prepared > moment for gid in set().union(*latest)):
+                break
+            await asyncio.sleep(_POLL)
         self.stop()
+
+    async def watch(self, _: Load) -> None:
+        """Beside a load, and behind it, until `stop`."""
+        await asyncio.gather(*(self._watch(dsn) for dsn in self.dsns))
 
     async def _watch(self, dsn: str) -> None:
         async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
             while not self._stopped.is_set():
                 now = time.time()
-                for gid, prepared in await (await connection.execute(_PREPARED)).fetchall():
+                found = await (await connection.execute(_PREPARED)).fetchall()
+                for gid, prepared in found:
                     self.seen.setdefault(gid, Seen(prepared, now, now)).last = now
+                self._present[dsn] = now, frozenset(gid for gid, _ in found)
                 self.looks.append(now)
                 try:
                     await asyncio.wait_for(self._stopped.wait(), _POLL)

@@ -35,6 +35,7 @@ PATIENCE: Final = 2.0
 VICTIM_RATE: Final = 20.0
 _LATE: Final = 1.0
 _TRIES: Final = 3
+_CLEAR_SECONDS: Final = 30.0
 # How much of what is asked for gets as far as the point, at least: the rest is in conflict, or still waiting.
 _EXPECTED: Final = 0.6
 # Only used by whoever asks for them: rows that are neither hot nor drawn by a transfer.
@@ -80,6 +81,7 @@ class _Scene:
         await load.begun.wait()
         while coordinator.is_running:
             if load.ended.is_set():
+                self.watch.stop()
                 return
             await asyncio.sleep(0.002)
         self.death.at = time.time()
@@ -91,6 +93,7 @@ class _Scene:
         await coordinator.start()
         if self.outage is not None:
             self.death.ready = time.time()
+        await self.watch.until_none_of(self.death.at, within=_CLEAR_SECONDS)
 
 
 async def crash(work: Work) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from twophase.benchmarks.report.measure.area import in_slots
@@ -35,6 +35,7 @@ _BEFORE: Final = 1.0
 _AFTER: Final = 2.0
 AT_ONCE: Final = 1.0
 _VICTIM_RATE: Final = 20.0
+_CLEAR_SECONDS: Final = 30.0
 
 
 async def slow(work: Work) -> None:
@@ -59,8 +60,8 @@ async def partition(work: Work) -> None:
         for number, (repetition, seconds, who) in enumerate(every):
             work.progress(section, number, len(every), f"{who}, cut off for {seconds:g} s")
             whole = _BEFORE + seconds + _AFTER
-            cut = _Cut(proxy, seconds)
             watch = PreparedWatch([bench.dsn(LEFT), bench.dsn(RIGHT)])
+            cut = _Cut(proxy, watch, seconds)
             victim = Victim(bench.dsn(RIGHT), range(1, HOT_ROWS + 1), _VICTIM_RATE, timeout=whole)
             task = _task(work, f"{section}/{repetition}/{seconds}", whole, hot=CUT_HOT_SHARE)
             run = await bench.load(who, task, cut.cut, watch.watch, victim.watch)
@@ -77,9 +78,10 @@ class _Cut:
     """The time without a network, in seconds since 1970."""
 
     proxy: Proxy
+    watch: PreparedWatch
     seconds: float
     began: float = 0.0
-    ended: float = field(default=0.0)
+    ended: float = 0.0
 
     async def cut(self, load: Load) -> None:
         """Beside a load."""
@@ -90,6 +92,7 @@ class _Cut:
         await asyncio.sleep(self.seconds)
         await self.proxy.set(WHOLE)
         self.ended = time.time()
+        await self.watch.until_none_of(self.ended, within=_CLEAR_SECONDS)
 
 
 def _task(work: Work, seed: str, seconds: float, *, hot: float) -> Task:
