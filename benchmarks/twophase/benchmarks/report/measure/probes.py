@@ -89,7 +89,7 @@ class Seen:
 
 @dataclass(slots=True)
 class PreparedWatch:
-    """Looks at `pg_prepared_xacts` of some databases every 20 ms, in threads, also after the load until `stop`."""
+    """Looks at `pg_prepared_xacts` of some databases every 20 ms, also behind the load, until `stop`."""
 
     dsns: Sequence[str]
     seen: dict[str, Seen] = field(default_factory=dict)
