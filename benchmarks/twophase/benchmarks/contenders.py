@@ -6,10 +6,12 @@ here imports one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Final, Self
 
@@ -73,3 +75,12 @@ class Places:
         """What this process was given. Raises `KeyError` if that is nothing."""
         names = ("LEFT", "RIGHT", "COORDINATOR", "STATE")
         return cls(*(os.environ[f"TWOPHASE_BENCH_{name}"] for name in names))
+
+
+def versions() -> dict[str, str]:
+    """Of the contenders that are not ours, by package; those that are installed."""
+    found = {}
+    for package in ("sqlalchemy", "dbos"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

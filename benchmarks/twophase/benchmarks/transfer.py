@@ -14,14 +14,13 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Self
 
 from twophase.benchmarks import cpu
 from twophase.benchmarks.audit import problems_with_ledgers, problems_with_money, wait_for_rest
 from twophase.benchmarks.bank import FILL, LEFT, NAMES, OPENING, RIGHT, SCHEMA
-from twophase.benchmarks.contenders import OURS, Contender, Places
+from twophase.benchmarks.contenders import OURS, Contender, Places, versions
 from twophase.benchmarks.revision import revision
 from twophase.benchmarks.values import Measured, Plan, Report
 from twophase.benchmarks.workload import Books, Order
@@ -66,7 +65,7 @@ async def run_transfers(plan: Plan, guardian: Guardian, progress: Progress) -> R
     async with System(services, postgres=settings, guardian=guardian) as system:
         await asyncio.to_thread(_fill, system, plan.accounts)
         setting = await asyncio.to_thread(setting_of, system)
-        setting = replace(setting, versions={**setting.versions, **_versions()})
+        setting = replace(setting, versions={**setting.versions, **versions()})
         run = _Run(plan, system)
         async with run.drivers():
             for number, clients, contender in schedule(plan):
@@ -251,11 +250,3 @@ def _tidy(system: System) -> None:
         with system.cluster_of(name).connect(name) as connection:
             connection.execute("VACUUM ANALYZE account")
             connection.execute("CHECKPOINT")
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in ("sqlalchemy", "dbos"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found

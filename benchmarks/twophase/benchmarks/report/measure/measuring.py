@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
-from twophase.benchmarks.contenders import Contender, missing
+from twophase.benchmarks.contenders import Contender, missing, versions
 from twophase.benchmarks.report.measure.bench import POSTGRES, Bench, Void
 from twophase.benchmarks.report.measure.method import method_of
 from twophase.benchmarks.report.measure.plan import PLANS, Plan
 from twophase.benchmarks.report.measure.sections import capacity, clearing, crash, isolation, network
 from twophase.benchmarks.report.measure.sections.common import Progress, Work
 from twophase.benchmarks.report.values import Results, Section, Suite, Who
-from twophase.benchmarks.transfer import _revision, _versions
+from twophase.benchmarks.revision import revision
 from twophase.participant.resource import Settings
 from twophase.sandbox.drill.setting import setting_of
 from twophase.sandbox.guardian import Guardian
@@ -73,11 +73,11 @@ async def measure(
             problems += void.problems
     circumstances: dict[str, Any] = {
         "machine": setting.machine,
-        "versions": {**setting.versions, **_versions()},
+        "versions": {**setting.versions, **versions()},
         "postgres": {**POSTGRES, **(postgres or {})},
         "participants": asdict(Settings()),
         "method": method_of(plan),
-        "revision": await asyncio.to_thread(_revision),
+        "revision": await asyncio.to_thread(revision),
         "load_average": {"before": load_before, "after": os.getloadavg()},
     }
     return Results(

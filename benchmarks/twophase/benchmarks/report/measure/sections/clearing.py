@@ -104,8 +104,7 @@ def _prepare(bench: Bench, bank: str, gids: Sequence[Gid], transfers: Sequence[T
             connection.execute("BEGIN")
             connection.execute(_BEGIN, [str(gid)])
             move(connection, dict(transfer.movements)[bank])
-            row = ledger.applied(gid, types_pb2.BRANCH_KIND_WORK, (), fingerprint=b"", position=0)
-            connection.execute(ledger.INSERT_APPLIED, row)
+            connection.execute(ledger.applied(gid, types_pb2.BRANCH_KIND_WORK, (), fingerprint=b"", position=0))
             connection.execute(f"PREPARE TRANSACTION '{gid}'".encode())
 
 
