@@ -9,6 +9,7 @@ machines forbid.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -69,7 +70,11 @@ class SmallDisk:
         descriptor = os.open(self.outside / "filler", os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             while (free := self.free()) > 0:
-                os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, free)
+                try:
+                    os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, free)
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise  # else the journal took some of it meanwhile
         finally:
             os.close(descriptor)
 
