@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,32 @@ def test_it_is_full_to_the_last_byte_and_empty_again(disk: SmallDisk) -> None:
     assert caught.value.errno == errno.ENOSPC
     disk.empty()
     assert disk.free() > 1 << 20
+
+
+def test_it_is_filled_although_somebody_else_takes_some_of_it_meanwhile(
+    disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocate, taken = os.posix_fallocate, disk.outside / "taken"
+
+    def late(descriptor: int, offset: int, length: int) -> None:
+        if not taken.exists():
+            taken.write_bytes(b"x" * 4096)
+        allocate(descriptor, offset, length)
+
+    monkeypatch.setattr(os, "posix_fallocate", late)
+    disk.fill()
+    assert disk.free() == 0
+
+
+def test_a_disk_that_fails_in_another_way_is_not_taken_for_full(
+    disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(descriptor: int, offset: int, length: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "posix_fallocate", broken)
+    with pytest.raises(OSError, match="broken"):
+        disk.fill()
 
 
 def test_only_what_runs_in_the_wrapper_sees_it_where_it_is(disk: SmallDisk, guardian: Guardian) -> None:

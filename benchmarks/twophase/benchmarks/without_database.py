@@ -121,12 +121,12 @@ def participant_named(name: str) -> Participant:
     participant = Participant(name)
 
     @participant.operation(name=OPERATION)
-    def write(connection: psycopg.Connection, value: int) -> None:
-        raise NotImplementedError("there is no database to write to")
+    def write(connection: psycopg.Connection, value: int) -> None:  # noqa: ARG001 - as an operation has them
+        raise AssertionError("there is no database to write to, so no operation is ever run")
 
     @participant.compensation(write)
-    def erase(connection: psycopg.Connection, value: int) -> None:
-        raise NotImplementedError("there is no database to write to")
+    def erase(connection: psycopg.Connection, value: int) -> None:  # noqa: ARG001 - as an operation has them
+        raise AssertionError("there is no database to write to, so no operation is ever run")
 
     return participant
 
