@@ -32,12 +32,12 @@ async def test_a_committed_transaction_is_returned(client: AsyncClient, coordina
     coordinator.results = [
         types_pb2.OperationResult(participant="inventory", name="reserve", result=types_pb2.Payload(json="[7]"))
     ]
-    done = await client.execute(RESERVE, deadline=5.0, request_id="order-1", wait=Wait.DECIDED)
+    done = await client.execute(RESERVE, deadline=5.0, request_id="order-1", wait=Wait.DECIDED, in_turn=True)
 
     assert (done.txid, done.request_id, done.attempt, done.applied) == ("T1", "order-1", 1, True)
     assert [result.value for result in done.results] == [[7]]
     [sent] = coordinator.executed
-    assert (sent.deadline.seconds, sent.wait) == (5, coordinator_pb2.WAIT_DECIDED)
+    assert (sent.deadline.seconds, sent.wait, sent.in_turn) == (5, coordinator_pb2.WAIT_DECIDED, True)
 
 
 async def test_r6_the_first_copy_only_learns_the_epoch_and_later_ones_name_it(

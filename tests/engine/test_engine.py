@@ -97,6 +97,25 @@ async def test_r14_messages_and_forced_writes(
     assert {call: count for call, count in total.items() if count} == messages
 
 
+async def test_in_turn_branches_prepare_one_after_the_other_by_their_participants_names(world: World) -> None:
+    """Whatever the order of the calls: else two requests could each hold what the other waits for."""
+    async with world.coordinator() as engine:
+        before = {name: participant.calls["prepare"] for name, participant in world.participants.items()}
+        gate = world.order.hold("prepare")
+        turned_round = submission("stock.write=3", "payment.write=2", "order.write=1")
+        asking = asyncio.create_task(engine.execute(replace(turned_round, in_turn=True)))
+        await until(lambda: world.order.calls["prepare"] == before["order"] + 1)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        for name in ("payment", "stock"):
+            assert world.participants[name].calls["prepare"] == before[name], f"{name} was asked before its turn"
+        gate.set()
+        answer = await asking
+    assert answer.outcome is Outcome.COMMITTED
+    assert [result.payload.json for result in answer.results] == ["3", "2", "1"]
+    assert world.nothing_prepared()
+
+
 async def test_r4_nobody_hears_of_a_commit_before_it_is_durable(world: World) -> None:
     async with world.coordinator() as engine:
         gate = asyncio.Event()

@@ -259,6 +259,33 @@ def test_a_branch_that_is_not_the_transactions_is_refused() -> None:
             step(state, event)
 
 
+def test_in_turn_each_branch_is_asked_when_those_before_it_have_agreed() -> None:
+    state, effects = begin((Branch(0), Branch(1, read_only=True), Branch(2)), in_turn=True)
+    asked = [effects]
+    for event in (Voted(0, Vote.YES), Voted(0, Vote.YES), Voted(1, Vote.READ_ONLY), Voted(2, Vote.YES)):
+        state, effects = step(state, event)
+        asked.append(effects)
+    assert asked == [(SendPrepare(0),), (SendPrepare(1),), (), (SendPrepare(2),), (Propose(COMMIT),)]
+
+
+def test_in_turn_a_single_writer_is_still_told_last() -> None:
+    state, effects = begin(ONE_WRITER, in_turn=True)
+    asked = [effects]
+    for event in (Voted(0, Vote.READ_ONLY), Voted(2, Vote.READ_ONLY), Ruled(delegated(1))):
+        state, effects = step(state, event)
+        asked.append(effects)
+    assert asked == [(SendPrepare(0),), (SendPrepare(2),), (Propose(delegated(1)),), (SendApply(1),)]
+
+
+@pytest.mark.parametrize("ended", [Voted(0, Vote.NO), Voted(0, Vote.LOST), DeadlinePassed(), RollbackAsked()])
+def test_in_turn_an_abort_reaches_only_those_who_were_asked(ended: Event) -> None:
+    state, _ = begin((*TWO_WRITERS, Branch(2)), in_turn=True)
+    state, effects = step(state, ended)
+    assert effects == (Propose(ABORT),)
+    _, effects = step(state, Ruled(ABORT))
+    assert not {SendAbort(1), SendAbort(2), SendPrepare(1)}.intersection(effects)
+
+
 def test_a_transaction_without_branches_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one branch"):
         begin([])
@@ -343,19 +370,24 @@ def after(world: World, event: Event) -> World:
             case SendCommit() | SendApply():
                 agreed = {Standing.PREPARED, Standing.READ_ONLY, Standing.WORKING}  # WORKING: the delegate
                 assert {standing for _, standing in state.standings} <= agreed, "R3: commit without every vote"
+                assert state.queue == (), "R3: commit, and somebody was not asked"
                 pending.add(effect)
             case _:
                 pending.add(effect)
     return replace(world, state=state, pending=frozenset(pending))
 
 
+@pytest.mark.parametrize("in_turn", [False, True], ids=["at once", "in turn"])
 @pytest.mark.parametrize(
     "branches",
     [TWO_WRITERS, ONE_WRITER, READERS, (Branch(0),), (Branch(0), Branch(1, read_only=True), Branch(2))],
     ids=["two writers", "one writer", "readers", "a writer alone", "two writers and a reader"],
 )
-def test_r1_r3_every_interleaving_ends_the_same_way_everywhere(branches: tuple[Branch, ...]) -> None:
-    state, effects = begin(branches)
+def test_r1_r3_every_interleaving_ends_the_same_way_everywhere(
+    branches: tuple[Branch, ...],
+    in_turn: bool,  # noqa: FBT001
+) -> None:
+    state, effects = begin(branches, in_turn=in_turn)
     start = World(state, frozenset(effects))
     seen, todo, ends = {start}, [start], set[Phase]()
     while todo:

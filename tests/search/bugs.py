@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from search import machines
 from search.changes import become
 from search.moves import Move, Moves
 from search.world import OWNER, Column, Journal, Node, World, start
@@ -131,6 +132,14 @@ class HeuristicIsSwallowed(Moves):
         return (db, "aborted") if db == "applied" else super().abort(db, tombstone)
 
 
+class WhoeverIsInTheQueueIsForgotten(Moves):
+    """Branches prepare in turn, and the first one's yes is taken for everybody's."""
+
+    def begin(self, plan: tuple[bool, ...], *, in_turn: bool) -> machines.Outcome:
+        phase, standings, decision, effects = super().begin(plan, in_turn=in_turn)
+        return phase, tuple(each for each in standings if each[1] not in machines.QUEUED), decision, effects
+
+
 class SweepsStop(Moves):
     """Recovery looks once, at its start, and never again: a slow backend prepares after that."""
 
@@ -156,5 +165,6 @@ BUGS = (
     Bug(UnansweredDelegateIsTakenForRefused(), start(1, 0, recoverers=0, losses=1), "R6"),
     Bug(PreparedBranchIsRolledBackOnItsAge(), start(2, 0, recoverers=0), "R3"),
     Bug(HeuristicIsSwallowed(), start(2, 0, recoverers=0, hands=1), "R11"),
+    Bug(WhoeverIsInTheQueueIsForgotten(), start(2, 0, recoverers=0, in_turn=True), "R3"),
     Bug(SweepsStop(), start(2, 0, recoverers=1, crashes=1), "R9"),
 )

@@ -48,6 +48,23 @@ COURSES = (
     Course("three writers, a crash and a loss", start(3, 0, recoverers=1, crashes=1, losses=1), _AT_ONCE),
     Course("a writer and two readers, a crash", start(1, 2, recoverers=1, crashes=1, losses=1, copies=1), _AT_ONCE),
     Course("two writers and a reader, a crash", start(2, 1, recoverers=1, crashes=1, losses=1), _AT_ONCE),
+    Course("two writers in turn, a crash", start(2, 0, recoverers=1, crashes=1, in_turn=True), _APART, in_tests=True),
+    Course(
+        "a writer and two readers in turn",
+        start(1, 2, recoverers=1, crashes=1, in_turn=True),
+        _AT_ONCE,
+        in_tests=True,
+    ),
+    Course(
+        "two writers in turn, everything once",
+        start(2, 0, recoverers=1, crashes=1, losses=1, copies=1, in_turn=True),
+        _AT_ONCE,
+    ),
+    Course(
+        "three writers in turn, a crash and a loss",
+        start(3, 0, recoverers=1, crashes=1, losses=1, in_turn=True),
+        _AT_ONCE,
+    ),
     Course("two writers, messages lost and copied", start(2, 0, recoverers=1, crashes=1, losses=1, copies=1), _APART),
     Course("three writers, everything once", start(3, 0, recoverers=1, crashes=1, losses=1, copies=1), _AT_ONCE),
     Course("two writers, two recoverers", start(2, 0, recoverers=2, crashes=2, losses=1), _AT_ONCE),

@@ -24,6 +24,10 @@ from twophase.coordinator.protocol.resolution import Owner, Seen, Verdict, resol
 Outcome: TypeAlias = tuple[str, tuple[tuple[int, str], ...], str, tuple[Effect, ...]]
 """A machine's answer: its phase, (branch, standing) of every branch it knows, its decision, the effects."""
 
+_READS, _WRITES = "is to read", "is to write"
+QUEUED: Final = (_READS, _WRITES)
+"""Where a branch stands whose turn has not come."""
+
 _EPOCHS: Final = tuple(Epoch(number, f"{number:08x}") for number in range(1, 9))
 _TXID: Final = Txid(_EPOCHS[0], 1)
 
@@ -41,9 +45,10 @@ def decision_of(kind: str, delegate: int | None) -> Decision:
 
 
 @functools.cache
-def begin(plan: tuple[bool, ...]) -> Outcome:
+def begin(plan: tuple[bool, ...], *, in_turn: bool = False) -> Outcome:
     """Begins with branches that write or do not."""
-    return _told(twophase.begin(twophase.Branch(n, read_only=not writes) for n, writes in enumerate(plan)))
+    branches = [twophase.Branch(n, read_only=not writes) for n, writes in enumerate(plan)]
+    return _told(twophase.begin(branches, in_turn=in_turn))
 
 
 @functools.cache
@@ -57,8 +62,9 @@ def step(phase: str, standings: tuple[tuple[int, str], ...], kind: str, delegate
     """Feeds an event."""
     state = twophase.State(
         twophase.Phase(phase),
-        tuple((number, twophase.Standing(standing)) for number, standing in standings),
+        tuple((number, twophase.Standing(standing)) for number, standing in standings if standing not in QUEUED),
         decision_of(kind, delegate) if kind else None,
+        queue=tuple(twophase.Branch(n, standing == _READS) for n, standing in standings if standing in QUEUED),
     )
     return _told(twophase.step(state, event))
 
@@ -66,6 +72,7 @@ def step(phase: str, standings: tuple[tuple[int, str], ...], kind: str, delegate
 def _told(answer: twophase.Step) -> Outcome:
     state, effects = answer
     standings = tuple((number, standing.value) for number, standing in state.standings)
+    standings += tuple((each.number, _READS if each.read_only else _WRITES) for each in state.queue)
     return state.phase.value, standings, state.decision.kind.value if state.decision else "", effects
 
 

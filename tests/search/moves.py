@@ -81,6 +81,10 @@ class Moves(Participants):
         """Whether a decision is on disk when it is answered."""
         return kind != "abort"
 
+    def begin(self, plan: tuple[bool, ...], *, in_turn: bool) -> machines.Outcome:
+        """The owner's machine at its beginning; the plan says of each branch whether it writes."""
+        return machines.begin(plan, in_turn=in_turn)
+
     # --- coordinators -----------------------------------------------------------------------------------------------
 
     def fences(self) -> bool:
@@ -127,7 +131,7 @@ class Moves(Participants):
     def of_node(self, world: World, who: int, node: Node) -> Iterator[Move]:
         if who == OWNER and not node.phase and not world.journal.begun:
             begun = world._replace(journal=world.journal._replace(begun=True))
-            outcome = machines.begin(tuple(column.writes for column in world.columns))
+            outcome = self.begin(tuple(column.writes for column in world.columns), in_turn=world.in_turn)
             yield "the owner begins", False, self._take(begun, who, outcome)
         if node.phase == "voting":
             yield "the deadline passes", False, self.feed(world, who, DeadlinePassed())

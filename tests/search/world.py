@@ -57,7 +57,8 @@ class Column(NamedTuple):
 
 
 class World(NamedTuple):
-    """All of it. `told` is what clients heard, `alarms` whether one was raised, the rest what may still go wrong."""
+    """All of it. `told` is what clients heard, `alarmed` whether an alarm was raised, `in_turn` whether the branches
+    prepare one after the other, the rest what may still go wrong."""
 
     journal: Journal
     nodes: tuple[Node, ...]
@@ -69,16 +70,25 @@ class World(NamedTuple):
     losses: int = 0
     copies: int = 0
     hands: int = 0
+    in_turn: bool = False
 
 
 def start(
-    writers: int, readers: int, *, recoverers: int, crashes: int = 0, losses: int = 0, copies: int = 0, hands: int = 0
+    writers: int,
+    readers: int,
+    *,
+    recoverers: int,
+    crashes: int = 0,
+    losses: int = 0,
+    copies: int = 0,
+    hands: int = 0,
+    in_turn: bool = False,
 ) -> World:
-    """Before anything happened. The last four say how often each kind of failure may strike."""
+    """Before anything happened. `crashes`, `losses`, `copies` and `hands` say how often each of them may strike."""
     seats = (Seat(),) * (1 + recoverers)
     columns = tuple(Column(writes=index < writers, seats=seats) for index in range(writers + readers))
     nodes = (Node("up"), *(Node() for _ in range(recoverers)))
-    return World(Journal(), nodes, columns, crashes=crashes, losses=losses, copies=copies, hands=hands)
+    return World(Journal(), nodes, columns, crashes=crashes, losses=losses, copies=copies, hands=hands, in_turn=in_turn)
 
 
 def fold(world: World) -> World:

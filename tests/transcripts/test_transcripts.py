@@ -98,14 +98,11 @@ def rows_taken_by(path: Path) -> frozenset[tuple[ModuleType, int]]:
     taken: set[tuple[ModuleType, int]] = set()
 
     def telling(machine: ModuleType, number: int, row: Any) -> Any:
-        def tell(state: object) -> tuple[()]:
+        def tell(state: object, *_: object) -> tuple[object, tuple[()]]:
             taken.add((machine, number))
-            return ()
+            return state, ()
 
-        def tell_of_saga(state: object, _: object) -> tuple[object, tuple[()]]:
-            return state, tell(state)
-
-        return replace(row, actions=(tell if machine is twophase else tell_of_saga, *row.actions))
+        return replace(row, actions=(tell, *row.actions))
 
     with ExitStack() as patches:
         for machine in (twophase, saga):

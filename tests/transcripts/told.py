@@ -63,6 +63,7 @@ def new_transaction(
     places: tuple[str, ...],
     *,
     reads: frozenset[int] = frozenset(),
+    in_turn: bool = False,
 ) -> Transaction:
     """A transaction of this coordinator, on the stage from now on. Raises `Impossible`."""
     if (tx or "") in stage.transactions:
@@ -72,7 +73,7 @@ def new_transaction(
     txid = Txid(at.epoch, sequence_after([each.txid for each in stage.transactions.values()], at.epoch))
     earlier = [each for each in stage.transactions.values() if each.request and each.request.request_id == request]
     asked = RequestRef(request, len(earlier) + 1, bytes(32)) if request is not None else None
-    of = Transaction(tx or "", txid, client, asked, places, reads)
+    of = Transaction(tx or "", txid, client, asked, places, reads, in_turn)
     stage.transactions[of.name] = of
     return of
 

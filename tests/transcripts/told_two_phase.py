@@ -22,11 +22,23 @@ _BUSINESS = {"yes": "yes", "read-only": "yes", "no": "no"}
 @BOOK.phrase("{client} executes[ {tx}][ for {request}][ at {who}]: {plan...}")
 def executes(stage: Stage, client: str, tx: str | None, request: str | None, who: str | None, plan: str) -> None:
     """A client begins a transaction: `stock, money, audit reads`. Away participants end it before it begins."""
+    _execute(stage, client, tx, request, who, plan)
+
+
+@BOOK.phrase("{client} executes in turn[ {tx}]: {plan...}")
+def executes_in_turn(stage: Stage, client: str, tx: str | None, plan: str) -> None:
+    """The same, and the branches prepare one after the other, as they are named."""
+    _execute(stage, client, tx, None, None, plan, in_turn=True)
+
+
+def _execute(
+    stage: Stage, client: str, tx: str | None, request: str | None, who: str | None, plan: str, *, in_turn: bool = False
+) -> None:
     at = stage.coordinator(who)
     parts = [part.split(" ") for part in plan.split(", ")]
     reads = frozenset(number for number, part in enumerate(parts) if part[1:] == ["reads"])
     places = tuple(part[0] for part in parts)
-    of = new_transaction(stage, at, client, tx, request, places, reads=reads)
+    of = new_transaction(stage, at, client, tx, request, places, reads=reads, in_turn=in_turn)
     title = of.titled("execute" + (f" for {request}" if request else ""))
     stage.board.draw(client, Arrow.SENT, at.name, title)
     if not is_let_in(stage, at, of):

@@ -49,7 +49,7 @@ class TwoPhaseRun:
         branches = tuple(of.ref(number) for number in range(len(of.places)))
         at.write(facts.Begun(of.txid, of.request, branches), of.titled("begun"))
         plan = (twophase.Branch(ref.number, read_only=ref.number in of.reads) for ref in branches)
-        cls._start(at, of, of.client, twophase.begin(plan))
+        cls._start(at, of, of.client, twophase.begin(plan, in_turn=of.in_turn))
 
     @classmethod
     def refuse(cls, at: Coordinator, of: Transaction) -> None:

@@ -25,6 +25,7 @@ class Transaction:
     request: RequestRef | None
     places: tuple[str, ...]
     reads: frozenset[int] = frozenset()
+    in_turn: bool = False
 
     def titled(self, what: str) -> str:
         """Something about it, with its name before it if it has one."""

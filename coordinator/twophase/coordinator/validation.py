@@ -87,6 +87,7 @@ def submission(request: coordinator_pb2.ExecuteRequest, limits: Limits) -> Submi
         deadline=_deadline(request, limits),
         wait=_wait(request.wait),
         protocol=_protocol(request.protocol),
+        in_turn=request.in_turn,
     )
 
 

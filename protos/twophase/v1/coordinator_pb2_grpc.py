@@ -131,7 +131,7 @@ class CoordinatorServicer(object):
 
     def Execute(self, request, context):
         """Runs a whole transaction in one call. Operations at the same participant form one branch and run in the order given;
-        branches run at the same time. As a saga, every operation is a step and a branch of its own.
+        branches run at the same time, unless `in_turn` is set. As a saga, every operation is a step and a branch of its own.
 
         May be repeated with the same request id, attempt and content, at once or after a lost answer: it is executed once,
         and a repetition waits for the running one or gets the recorded outcome. After OUTCOME_ABORTED the same id may be

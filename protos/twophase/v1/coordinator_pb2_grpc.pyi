@@ -63,7 +63,7 @@ class CoordinatorStub:
     """
     Execute: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ExecuteRequest, _coordinator_pb2.ExecuteResponse]
     """Runs a whole transaction in one call. Operations at the same participant form one branch and run in the order given;
-    branches run at the same time. As a saga, every operation is a step and a branch of its own.
+    branches run at the same time, unless `in_turn` is set. As a saga, every operation is a step and a branch of its own.
 
     May be repeated with the same request id, attempt and content, at once or after a lost answer: it is executed once,
     and a repetition waits for the running one or gets the recorded outcome. After OUTCOME_ABORTED the same id may be
@@ -156,7 +156,7 @@ class CoordinatorAsyncStub(CoordinatorStub):
     """
     Execute: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ExecuteRequest, _coordinator_pb2.ExecuteResponse]  # type: ignore[assignment]
     """Runs a whole transaction in one call. Operations at the same participant form one branch and run in the order given;
-    branches run at the same time. As a saga, every operation is a step and a branch of its own.
+    branches run at the same time, unless `in_turn` is set. As a saga, every operation is a step and a branch of its own.
 
     May be repeated with the same request id, attempt and content, at once or after a lost answer: it is executed once,
     and a repetition waits for the running one or gets the recorded outcome. After OUTCOME_ABORTED the same id may be
@@ -258,7 +258,7 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.ExecuteResponse, _abc.Awaitable[_coordinator_pb2.ExecuteResponse]]:
         """Runs a whole transaction in one call. Operations at the same participant form one branch and run in the order given;
-        branches run at the same time. As a saga, every operation is a step and a branch of its own.
+        branches run at the same time, unless `in_turn` is set. As a saga, every operation is a step and a branch of its own.
 
         May be repeated with the same request id, attempt and content, at once or after a lost answer: it is executed once,
         and a repetition waits for the running one or gets the recorded outcome. After OUTCOME_ABORTED the same id may be

@@ -110,6 +110,7 @@ class AsyncClient:
         wait: Wait = Wait.APPLIED,
         request_id: str | None = None,
         attempt: int = 1,
+        in_turn: bool = False,
         retries: int = 0,
         give_up_after: float | None = None,
     ) -> Committed:
@@ -127,6 +128,10 @@ class AsyncClient:
         undone; `retries` does so by itself, up to that many times, after a refusal that is retryable (a conflict, a
         participant that is away).
 
+        `in_turn`: the branches of a two-phase commit prepare one after the other, in the order of their participants'
+        names, instead of all at the same time. It makes one transaction slower, and many that want the same rows at
+        several participants much faster: they queue for them, instead of waiting for each other until a lock timeout.
+
         A lost answer is asked for again, for `give_up_after` seconds in all (each attempt; by default the deadline and
         30 s more). Until it is certain that the coordinator has the request, only for as long as the deadline.
 
@@ -137,7 +142,13 @@ class AsyncClient:
         and `OutcomeUnknown`, the only one where `outcome_known` is False.
         """
         request = execute_request(
-            operations, protocol=protocol, deadline=deadline, wait=wait, request_id=request_id, attempt=attempt
+            operations,
+            protocol=protocol,
+            deadline=deadline,
+            wait=wait,
+            request_id=request_id,
+            attempt=attempt,
+            in_turn=in_turn,
         )
         whole = _LONGEST_DEADLINE if deadline is None else deadline
         patience = Patience(

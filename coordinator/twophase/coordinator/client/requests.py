@@ -35,6 +35,7 @@ def execute_request(
     wait: Wait,
     request_id: str | None,
     attempt: int,
+    in_turn: bool,
 ) -> coordinator_pb2.ExecuteRequest:
     """A whole transaction. Raises `InvalidRequest`."""
     name = uuid.uuid4().hex if request_id is None else request_id
@@ -50,6 +51,7 @@ def execute_request(
         protocol=_PROTOCOLS[protocol],
         operations=[operation_message(operation) for operation in operations],
         wait=_WAITS[wait],
+        in_turn=in_turn,
     )
     if deadline is not None:
         request.deadline.CopyFrom(_duration(deadline))

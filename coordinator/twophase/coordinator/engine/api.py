@@ -78,6 +78,7 @@ class Submission:
 
     `attempt` counts from 1. `seen_epoch` is the epoch of the client's last answer: None if the client gives none
     (execute without that protection), `NEVER_SEEN` if it says that it never had one. `deadline` is in seconds.
+    `in_turn`: the branches of a two-phase commit prepare one after the other; a saga's steps have their own order.
     """
 
     request_id: str
@@ -87,6 +88,7 @@ class Submission:
     deadline: float
     wait: Wait = Wait.APPLIED
     protocol: Protocol = Protocol.TWO_PHASE
+    in_turn: bool = False
 
 
 class NeverSeen(Enum):

@@ -61,10 +61,13 @@ class Running(Underway):
         parts: tuple[Part, ...],
         *,
         deadline: float = 0.0,
+        in_turn: bool = False,
     ) -> None:
-        """`deadline` is in seconds from its beginning; one that is taken up has none."""
+        """`deadline` is in seconds from its beginning; one that is taken up has none. `in_turn`: its branches prepare
+        one after the other, in the order of `parts`."""
         super().__init__(around, txid, request, parts)
         self._seconds = deadline
+        self._in_turn = in_turn
         self._state: twophase.State | None = None
 
     @property
@@ -100,7 +103,8 @@ class Running(Underway):
     def begin(self) -> None:
         self._start_the_clock(self._seconds)
         self._around.journal.append(facts.Begun(self.txid, self.request, self._branches()))
-        self._take(twophase.begin(twophase.Branch(part.number, part.read_only) for part in self.parts.values()))
+        plan = [twophase.Branch(part.number, part.read_only) for part in self.parts.values()]
+        self._take(twophase.begin(plan, in_turn=self._in_turn))
 
     def refuse(self, reason: facts.Reason) -> None:
         self.reasons.append(reason)

@@ -6,7 +6,7 @@ Lives here: from a submission to a transaction under way. Must not live here: re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from twophase.contract.names import MAX_SEQUENCE, Txid
 from twophase.coordinator.engine import offers, reasons, rejections
@@ -44,7 +44,7 @@ class Starting:
         if away is None and left <= 0:
             names = tuple(dict.fromkeys(one.peer.name for one in offered))
             away = reasons.deadline(submission.deadline, names)
-        running = self._make(submission.protocol, request, offered, deadline=max(0.0, left))
+        running = self._make(submission, request, offered, deadline=max(0.0, left))
         self._live.add(running)
         if away is not None:
             running.refuse(away)
@@ -53,11 +53,13 @@ class Starting:
         return running
 
     def _make(
-        self, protocol: Protocol, request: RequestRef, offered: tuple[Offered, ...], *, deadline: float
+        self, submission: Submission, request: RequestRef, offered: tuple[Offered, ...], *, deadline: float
     ) -> Underway:
-        match protocol:
+        match submission.protocol:
             case Protocol.TWO_PHASE:
-                return Running(self._around, self._next_txid(), request, _branches(offered), deadline=deadline)
+                in_turn = submission.in_turn
+                parts = _branches(sorted(offered, key=_by_name) if in_turn else offered)
+                return Running(self._around, self._next_txid(), request, parts, deadline=deadline, in_turn=in_turn)
             case Protocol.SAGA:
                 offers.refuse_without_compensation(offered, graph_of(one.call for one in offered))
                 parts = tuple(Part(number, one.peer, (one.call,)) for number, one in enumerate(offered))
@@ -71,7 +73,12 @@ class Starting:
         return Txid(epoch, sequence)
 
 
-def _branches(offered: tuple[Offered, ...]) -> tuple[Part, ...]:
+def _by_name(offered: Offered) -> str:
+    """The same order for everybody, so that those who want the same rows meet at the first of them."""
+    return offered.peer.name
+
+
+def _branches(offered: Iterable[Offered]) -> tuple[Part, ...]:
     """The branches of a two-phase commit: the operations at one participant are one branch, in their order (R12)."""
     groups: dict[str, list[Offered]] = {}
     for one in offered:

@@ -116,15 +116,17 @@ class Branch:
 @dataclass(frozen=True, slots=True)
 class State:
     """A transaction. `standings` holds (branch number, standing) in the order of the branches, `decision` the journal's
-    ruling, `unreached` the branches whose acknowledgement did not come at the first attempt."""
+    ruling, `unreached` the branches whose acknowledgement did not come at the first attempt, `queue` those whose turn
+    to prepare has not come: they have no standing, and nothing was sent to them."""
 
     phase: Phase
     standings: tuple[tuple[int, Standing], ...]
     decision: Decision | None = None
     unreached: frozenset[int] = frozenset()
+    queue: tuple[Branch, ...] = ()
 
     def standing(self, branch: int) -> Standing:
-        """Where `branch` stands. Raises KeyError for a branch that is not the transaction's."""
+        """Where `branch` stands. Raises KeyError for a branch that is not the transaction's, or not yet asked."""
         return dict(self.standings)[branch]
 
     def branches(self, *standings: Standing) -> tuple[int, ...]:
@@ -148,29 +150,24 @@ Step: TypeAlias = tuple[State, tuple[Effect, ...]]
 # --- the ways to start, and the step ----------------------------------------------------------------------------------
 
 
-def begin(branches: Iterable[Branch]) -> Step:
+def begin(branches: Iterable[Branch], *, in_turn: bool = False) -> Step:
     """Starts a transaction.
 
-    All branches are asked to prepare at once, except a single writer: it is held back until the others have voted
-    read-only, then the decision is delegated to it (R12). Raises ValueError if there is no branch.
+    All branches are asked to prepare at once, or `in_turn`: each when those before it have agreed. A single writer is
+    held back until the others have voted read-only, then the decision is delegated to it (R12). Raises ValueError if
+    there is no branch.
     """
     plan = tuple(branches)
     if not plan:
         raise ValueError("a transaction has at least one branch")
-    writers = [branch.number for branch in plan if not branch.read_only]
-    held_back = writers[0] if len(writers) == 1 else None
-    standings = tuple([(branch.number, _at_first(branch, held_back)) for branch in plan])
-    asked = tuple([SendPrepare(number) for number, standing in standings if standing in _AT_WORK])
-    if asked:
-        return State(Phase.VOTING, standings), asked
-    state = State(Phase.DECIDING, standings)
-    return state, _propose_agreement(state)
-
-
-def _at_first(branch: Branch, held_back: int | None) -> Standing:
-    if branch.number == held_back:
-        return Standing.HELD_BACK
-    return Standing.READING if branch.read_only else Standing.WORKING
+    writers = [branch for branch in plan if not branch.read_only]
+    held_back = writers if len(writers) == 1 else []
+    standings = tuple([(branch.number, Standing.HELD_BACK) for branch in held_back])
+    asked = tuple([branch for branch in plan if branch not in held_back])
+    if not asked:
+        return _propose_agreement(State(Phase.DECIDING, standings))
+    state = State(Phase.VOTING, standings, queue=asked)
+    return _send_next(state) if in_turn else _send_prepares(state)
 
 
 def refuse() -> Step:
@@ -201,10 +198,11 @@ def step(state: State, event: Event) -> Step:
     phase, kind = state.phase, type(event)
     for row in TABLE:
         if row.event is kind and row.phase is phase and row.guard(noted):
-            after = State(row.to, noted.standings, noted.decision, noted.unreached)
+            after = State(row.to, noted.standings, noted.decision, noted.unreached, noted.queue)
             effects: list[Effect] = [*alarms]
             for action in row.actions:
-                effects += action(after)
+                after, more = action(after)
+                effects += more
             return after, tuple(effects)
     return noted, alarms
 
@@ -258,7 +256,7 @@ def _standing_after(decision: Decision, ending: Ending) -> Standing:
 
 def _stand(state: State, branch: int, standing: Standing) -> State:
     standings = tuple([(n, standing if n == branch else s) for n, s in state.standings])
-    return State(state.phase, standings, state.decision, state.unreached)
+    return State(state.phase, standings, state.decision, state.unreached, state.queue)
 
 
 # --- guards -----------------------------------------------------------------------------------------------------------
@@ -277,6 +275,11 @@ def no_or_lost(state: State) -> bool:
 def all_agreed(state: State) -> bool:
     """all yes or read-only"""
     return all(standing in _AGREED for _, standing in state.standings)
+
+
+def next_has_its_turn(state: State) -> bool:
+    """all yes or read-only so far, another is in the queue"""
+    return bool(state.queue) and all_agreed(state)
 
 
 def ruled_commit(state: State) -> bool:
@@ -327,50 +330,68 @@ def rest_unreached(state: State) -> bool:
 # --- actions ----------------------------------------------------------------------------------------------------------
 
 
-def _propose_agreement(state: State) -> tuple[Effect, ...]:
+def _send_prepares(state: State) -> Step:
+    """send prepares"""
+    return _call(state, len(state.queue))
+
+
+def _send_next(state: State) -> Step:
+    """send the next prepare"""
+    return _call(state, 1)
+
+
+def _call(state: State, count: int) -> Step:
+    """The turn of the first `count` in the queue has come."""
+    called, queue = state.queue[:count], state.queue[count:]
+    begun = tuple([(each.number, Standing.READING if each.read_only else Standing.WORKING) for each in called])
+    after = State(state.phase, state.standings + begun, state.decision, state.unreached, queue)
+    return after, tuple([SendPrepare(each.number) for each in called])
+
+
+def _propose_agreement(state: State) -> Step:
     """propose commit, or delegate"""
     held_back = state.branches(Standing.HELD_BACK)
-    return (Propose(delegated(held_back[0]) if held_back else COMMIT),)
+    return state, (Propose(delegated(held_back[0]) if held_back else COMMIT),)
 
 
-def _propose_abort(state: State) -> tuple[Effect, ...]:  # noqa: ARG001
+def _propose_abort(state: State) -> Step:
     """propose abort"""
-    return (Propose(ABORT),)
+    return state, (Propose(ABORT),)
 
 
-def _send_commits(state: State) -> tuple[Effect, ...]:
+def _send_commits(state: State) -> Step:
     """send commits"""
-    return tuple([SendCommit(branch) for branch in state.open])
+    return state, tuple([SendCommit(branch) for branch in state.open])
 
 
-def _send_aborts(state: State) -> tuple[Effect, ...]:
+def _send_aborts(state: State) -> Step:
     """send aborts"""
-    return tuple([SendAbort(branch) for branch in state.open])
+    return state, tuple([SendAbort(branch) for branch in state.open])
 
 
-def _send_apply(state: State) -> tuple[Effect, ...]:
+def _send_apply(state: State) -> Step:
     """send apply"""
-    return tuple([SendApply(branch) for branch in state.open])
+    return state, tuple([SendApply(branch) for branch in state.open])
 
 
-def _send_settle(state: State) -> tuple[Effect, ...]:
+def _send_settle(state: State) -> Step:
     """send settle"""
-    return tuple([SendSettle(branch) for branch in state.open])
+    return state, tuple([SendSettle(branch) for branch in state.open])
 
 
-def _tell_decided(state: State) -> tuple[Effect, ...]:
+def _tell_decided(state: State) -> Step:
     """tell the outcome"""
-    return (TellDecided(committed=state.phase in (Phase.COMMITTING, Phase.COMMITTED)),)
+    return state, (TellDecided(committed=state.phase in (Phase.COMMITTING, Phase.COMMITTED)),)
 
 
-def _tell_unreached(state: State) -> tuple[Effect, ...]:  # noqa: ARG001
+def _tell_unreached(state: State) -> Step:
     """tell who is away"""
-    return (TellUnreached(),)
+    return state, (TellUnreached(),)
 
 
-def _end(state: State) -> tuple[Effect, ...]:
+def _end(state: State) -> Step:
     """end"""
-    return (End(committed=state.phase is Phase.COMMITTED),)
+    return state, (End(committed=state.phase is Phase.COMMITTED),)
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -384,11 +405,12 @@ class Row:
     event: type[Event]
     guard: Callable[[State], bool]
     to: Phase
-    actions: tuple[Callable[[State], tuple[Effect, ...]], ...]
+    actions: tuple[Callable[[State], Step], ...]
 
 
 TABLE: Final = (
     Row(Phase.VOTING, Voted, no_or_lost, Phase.DECIDING, (_propose_abort,)),
+    Row(Phase.VOTING, Voted, next_has_its_turn, Phase.VOTING, (_send_next,)),
     Row(Phase.VOTING, Voted, all_agreed, Phase.DECIDING, (_propose_agreement,)),
     Row(Phase.VOTING, DeadlinePassed, always, Phase.DECIDING, (_propose_abort,)),
     Row(Phase.VOTING, RollbackAsked, always, Phase.DECIDING, (_propose_abort,)),
