@@ -130,6 +130,15 @@ def test_refusals_for_conflicts_are_told_beside_the_throughput(refused: float, i
     assert "refused, two-phase commit" in conclusion.in_figures()
 
 
+def test_contention_tells_what_preparing_in_turn_brings() -> None:
+    factors: dict[str, Level] = {"hot_rows": 1, "clients": 16}
+    found = contended((0, 400, 300), (1, 2, 100)).measurements
+    in_turn = repeated(Section.CONTENTION, Who.IN_TURN, factors, throughput_per_s=near(60))
+    conclusion = of(speed.contention(results(*found, *in_turn)))
+    assert "If its branches prepare in turn, two-phase commit does 60 a second." in conclusion.text
+    assert "two-phase commit in turn" in conclusion.in_figures()
+
+
 def crashes(waits: dict[Level, tuple[float, float]], *, harmless: float | None = None) -> Results:
     found = []
     for outage, (two_phase, saga) in waits.items():

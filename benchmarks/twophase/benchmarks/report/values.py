@@ -54,6 +54,7 @@ class Who(StrEnum):
     LOOP = "loop"
     SQLALCHEMY = "sqlalchemy"
     TWO_PHASE = "two-phase"
+    IN_TURN = "two-phase-in-turn"
     SAGA = "saga"
     DBOS = "dbos"
 

@@ -52,7 +52,7 @@ POSTGRES: Final = {
     "autovacuum": "off",
 }
 ACCOUNTS: Final = 10_000
-OURS: Final = frozenset({Who.TWO_PHASE, Who.SAGA})
+OURS: Final = frozenset({Who.TWO_PHASE, Who.IN_TURN, Who.SAGA})
 # Two servers: each of two banks that are asked together is on one of its own.
 _SERVERS: Final = {"left": "one", "right": "two", "far": "two", "order": "one", "payment": "one"}
 _FAN: Final = (sys.executable, "-m", "twophase.benchmarks.report.measure.fan")

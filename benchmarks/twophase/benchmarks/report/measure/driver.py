@@ -43,12 +43,15 @@ def load_of(who: Who, places: Places) -> _Load:
 
             dbos_workflow.launch(places.state)
             return _in_threads(dbos_workflow.dbos_client, places)
-        case Who.TWO_PHASE | Who.SAGA:
+        case Who.TWO_PHASE | Who.IN_TURN | Who.SAGA:
             from twophase.benchmarks.report.measure.contenders import coordinated
             from twophase.coordinator.client import Protocol
 
             protocol = Protocol.SAGA if who is Who.SAGA else Protocol.TWO_PHASE
-            return lambda task, tell: asyncio.run(coordinated.run(places, task, tell, protocol=protocol))
+            in_turn = who is Who.IN_TURN
+            return lambda task, tell: asyncio.run(
+                coordinated.run(places, task, tell, protocol=protocol, in_turn=in_turn)
+            )
 
 
 def _in_threads(client: Callable[[Places, Task], AbstractContextManager[Do]], places: Places) -> _Load:

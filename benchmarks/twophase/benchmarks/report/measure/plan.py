@@ -13,7 +13,7 @@ from typing import Final
 from twophase.benchmarks.report.measure.business import Workload
 from twophase.benchmarks.report.values import Section, Suite, Who
 
-EVERYONE: Final = tuple(Who)
+EVERYONE: Final = tuple(who for who in Who if who is not Who.IN_TURN)
 OURS: Final = (Who.TWO_PHASE, Who.SAGA)
 
 
@@ -77,7 +77,7 @@ _POINTS: Final = {Who.TWO_PHASE: (_BEFORE_COMMIT, _AFTER_VOTE), Who.SAGA: (_AFTE
 _WHOS: Final = {
     Section.CAPACITY: EVERYONE,
     Section.LATENCY: EVERYONE,
-    Section.CONTENTION: EVERYONE,
+    Section.CONTENTION: tuple(Who),
     Section.CRASH: OURS,
     Section.SLOW: OURS,
     Section.PARTITION: OURS,

@@ -17,6 +17,7 @@ NAMES: Final[Mapping[Who, str]] = {
     Who.LOOP: "hand-written loop",
     Who.SQLALCHEMY: "SQLAlchemy twophase",
     Who.TWO_PHASE: "two-phase commit",
+    Who.IN_TURN: "two-phase commit in turn",
     Who.SAGA: "saga",
     Who.DBOS: "DBOS saga",
 }
@@ -27,6 +28,7 @@ SUBJECTS: Final[Mapping[Who, str]] = {
     Who.LOOP: "a hand-written loop",
     Who.SQLALCHEMY: "SQLAlchemy's two-phase session",
     Who.TWO_PHASE: "two-phase commit",
+    Who.IN_TURN: "two-phase commit whose branches prepare in turn",
     Who.SAGA: "a saga",
     Who.DBOS: "a saga with DBOS",
 }

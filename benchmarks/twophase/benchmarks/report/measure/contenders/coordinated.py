@@ -20,7 +20,7 @@ from twophase.coordinator.client import (
 )
 
 
-async def run(places: Places, task: Task, tell: Tell, *, protocol: Protocol) -> Log:
+async def run(places: Places, task: Task, tell: Tell, *, protocol: Protocol, in_turn: bool = False) -> Log:
     """A load: every deed is a call of one `AsyncClient`. It answers once every branch is applied, and tries once."""
     async with AsyncClient(places.coordinator) as client:
 
@@ -29,6 +29,7 @@ async def run(places: Places, task: Task, tell: Tell, *, protocol: Protocol) -> 
                 done = await client.execute(
                     *operations_of(deed),
                     protocol=protocol,
+                    in_turn=in_turn,
                     request_id=name_of(deed),
                     deadline=task.timeout,
                     give_up_after=task.timeout,

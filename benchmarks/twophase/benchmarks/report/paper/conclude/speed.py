@@ -127,6 +127,10 @@ def contention(found: Results) -> Conclusion | None:
             figures.append((f"refused, {NAMES[who]}", f"{spread(refused)} per 10,000"))
         if refused is not None and refused.median >= _MANY:
             text += f" Of 10,000 tries, {number(refused.median)} are refused under {subject(who)}, conflicts included."
+    in_turn = spread_of(found, Section.CONTENTION, Who.IN_TURN, "throughput_per_s", **last.factors)
+    if in_turn is not None:
+        text += f" If its branches prepare in turn, two-phase commit does {number(in_turn.median)} a second."
+        figures.append((NAMES[Who.IN_TURN], f"{spread(in_turn)} per second"))
     clients = level("clients", last.factors["clients"]) if "clients" in last.factors else ""
     return Conclusion(
         Section.CONTENTION,

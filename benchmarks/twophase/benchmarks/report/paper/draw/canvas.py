@@ -69,6 +69,7 @@ LOOKS: Final[Mapping[Who, Look]] = {
     Who.LOOP: Look("dotted", "^", "▲", "\\\\\\", "#505050", "#ffffff", 1.2),
     Who.SQLALCHEMY: Look("dashdot", "v", "▼", "---", "#505050", "#ffffff", 1.2),
     Who.TWO_PHASE: Look("solid", "o", "●", "", "#0b3c6f", "#0b3c6f", 2.0),
+    Who.IN_TURN: Look((0, (6, 1, 1, 1)), "P", "✚", "++", "#0b3c6f", "#ffffff", 1.6),
     Who.SAGA: Look((0, (5, 2)), "s", "■", "////", "#b8560b", "#f6d7bd", 2.0),
     Who.DBOS: Look((0, (3, 1, 1, 1, 1, 1)), "D", "◆", "xxx", "#707070", "#ffffff", 1.2),
 }
