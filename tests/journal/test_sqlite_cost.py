@@ -109,7 +109,7 @@ async def test_no_question_of_the_hot_path_reads_the_history(path: Path) -> None
             schema.EVENTS_OF_TRANSACTION,
             schema.HISTORY_OF_TRANSACTION,
             schema.EVENTS_OF_REQUEST,
-            schema.EVENTS_OF_REQUESTS,
+            schema.SELECT_REQUEST_IDS,
             schema.EVENTS_OF_UNFINISHED,
             schema.EVENTS_OF_NEWEST,
             schema.EVENTS_OF_NEWEST_UNFINISHED,

@@ -222,12 +222,8 @@ EVENTS_OF_REQUEST: Final = (
     "SELECT txid, kind, body FROM events WHERE txid = (SELECT txid FROM requests WHERE request_id = ?"
     " ORDER BY holds DESC, attempt DESC, txid DESC LIMIT 1) ORDER BY position"
 )
-# The same for each of some request ids (a JSON array), by its place in the array.
-EVENTS_OF_REQUESTS: Final = (
-    "SELECT asked.key, e.txid, e.kind, e.body FROM json_each(?) asked JOIN events e ON e.txid ="
-    " (SELECT txid FROM requests WHERE request_id = asked.value ORDER BY holds DESC, attempt DESC, txid DESC LIMIT 1)"
-    " ORDER BY asked.key, e.position"
-)
+# The request ids after one, in their order.
+SELECT_REQUEST_IDS: Final = "SELECT DISTINCT request_id FROM requests WHERE request_id > ? ORDER BY request_id LIMIT ?"
 # The events of what is decided and not ended, the oldest transaction first.
 EVENTS_OF_UNFINISHED: Final = (
     "SELECT txid, kind, body FROM events WHERE txid IN"

@@ -9,6 +9,7 @@ Reads see what was handed over before them: if something about their subject is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Iterable
 from functools import partial
 from itertools import groupby
@@ -23,9 +24,11 @@ from twophase.coordinator.journal.codec import decode
 from twophase.coordinator.journal.events import Begun, Event, Happening, TransactionRecord, Turned
 from twophase.coordinator.journal.fold import fold
 from twophase.coordinator.journal.lock import FileLock
+from twophase.coordinator.journal.novelty import Novelty
 from twophase.coordinator.journal.port import (
     EpochRecord,
     JournalClosed,
+    JournalFailed,
     ParticipantRecord,
     Proposal,
     Pruned,
@@ -68,6 +71,8 @@ class SqliteJournal:
         self._clock = clock
         self._writer = Writer(writing, position=opened.position, name=str(path), on_failure=self._stop_threads)
         self._reader = Reader(reading, name=str(path), on_failure=self._writer.fail)
+        self._novelty = Novelty(self._settle, self._read_request_ids)
+        self._learning = asyncio.create_task(self._learn(), name=f"learning the requests of {path}")
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -150,6 +155,7 @@ class SqliteJournal:
         topics = [str(proposal.txid)]
         if proposal.request is not None:
             topics.append(proposal.request.request_id)
+            self._novelty.note(proposal.request.request_id)
         return self._writer.submit(Propose(proposal, self._clock()), topics)
 
     async def turn(self, turned: Turned) -> None:
@@ -164,6 +170,7 @@ class SqliteJournal:
         topics = [str(event.txid)]
         if isinstance(event, Begun) and event.request is not None:
             topics.append(event.request.request_id)
+            self._novelty.note(event.request.request_id)
         self._writer.hand_over(Append(event, self._clock()), topics)
 
     async def flush(self) -> None:
@@ -234,10 +241,14 @@ class SqliteJournal:
 
     async def request(self, request_id: str) -> TransactionRecord | None:
         """See the port."""
+        if self._novelty.is_new(request_id):
+            self._check_open()
+            self._writer.check()
+            return None
         await self._settle(request_id)
-        rows = await self._reader.request(request_id)
+        rows = await self._reader.read(schema.EVENTS_OF_REQUEST, request_id)
         if rows and await self._settle(rows[0][0]):
-            rows = await self._reader.request(request_id)
+            rows = await self._reader.read(schema.EVENTS_OF_REQUEST, request_id)
         return _records(rows)[0] if rows else None
 
     async def unfinished(self) -> tuple[TransactionRecord, ...]:
@@ -268,6 +279,7 @@ class SqliteJournal:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
+        self._learning.cancel()
         try:
             await self._writer.end()
         finally:
@@ -287,6 +299,13 @@ class SqliteJournal:
     def _settle(self, *topics: Topic) -> Awaitable[bool]:
         self._check_open()
         return self._writer.settle(*topics)
+
+    async def _learn(self) -> None:
+        with contextlib.suppress(JournalFailed, JournalClosed):  # whoever calls is told
+            await self._novelty.keep()
+
+    async def _read_request_ids(self, after: str, limit: int) -> tuple[str, ...]:
+        return tuple(request_id for (request_id,) in await self._reader.read(schema.SELECT_REQUEST_IDS, after, limit))
 
     async def _read_records(self, sql: str, *parameters: object) -> tuple[TransactionRecord, ...]:
         return _records(await self._reader.read(sql, *parameters))
