@@ -29,6 +29,7 @@ from twophase.coordinator.engine.underway import (
     Underway,
 )
 from twophase.coordinator.journal import events as facts
+from twophase.coordinator.journal.port import Ruling
 from twophase.coordinator.protocol import saga
 from twophase.coordinator.protocol.decisions import ABORT, Decision, Ending
 from twophase.coordinator.protocol.effects import (
@@ -189,7 +190,7 @@ class SagaUnderway(Underway):
     def _carry_out(self, effect: SagaEffect) -> None:
         match effect:
             case Propose(decision):
-                self._around.tasks.spawn(self._propose(decision), name=f"start {self.txid}")
+                self._propose(decision)
             case SendStep(number) | SendCompensation(number) if number in self._resolved:
                 self._try(number, "bar", self._take_at_his_word)
             case SendStep(number, must_succeed):
@@ -230,9 +231,12 @@ class SagaUnderway(Underway):
         if trying is not None and trying.task is not None and trying.task is not asyncio.current_task():
             trying.task.cancel()
 
-    async def _propose(self, decision: Decision) -> None:
+    def _propose(self, decision: Decision) -> None:
         reach(CrashPoint.SAGA_BEFORE_START)
-        ruled = self._obey(await self._decide(decision, self._branches(), self._definition))
+        self._follow(self._decide(decision, self._branches(), self._definition), self._is_ruled)
+
+    def _is_ruled(self, ruling: asyncio.Future[Ruling]) -> None:
+        ruled = self._obey(ruling.result())
         reach(CrashPoint.SAGA_AFTER_START)
         self.feed(Ruled(ruled))
 

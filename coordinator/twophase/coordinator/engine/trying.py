@@ -1,7 +1,7 @@
-"""Trying a saga's step, or its compensation, again and again.
+"""Trying again: a saga's step, or its compensation, until it is answered for good.
 
 Lives here: the pauses, and waking whoever is in one. Must not live here: what is tried, and what its failures mean
-(`saga`).
+(`saga`), and trying again what was not answered at all (`underway`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,19 @@ class NotThisTime(Exception):
         self.reason = reason
 
 
+def going_on(failed: Exception, once: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
+    """`once`, of which the first call has been made and raised `failed`. For what is to be tried again: to set that up
+    costs more than most calls, so it is done only for those that failed."""
+    first = [failed]
+
+    async def again() -> T:
+        if first:
+            raise first.pop()
+        return await once()
+
+    return again
+
+
 @dataclass(eq=False, slots=True)
 class Trying:
     """What is being tried about a step: how often it failed, and how to wake it between two attempts."""
@@ -46,6 +59,10 @@ class Trying:
     ) -> T:
         """Repeats `once` while it raises `NotThisTime`, for ever or as often as the policy says; then the last one is
         raised. `failed` hears of each, with the number of those in a row."""
+        try:
+            return await once()
+        except NotThisTime as error:
+            again = going_on(error, once)
 
         def count(call: RetryCallState) -> None:
             error = call.outcome.exception() if call.outcome is not None else None
@@ -61,7 +78,7 @@ class Trying:
             after=count,
             reraise=True,
         )
-        return await retrying(once)
+        return await retrying(again)
 
     async def _pause(self, seconds: float) -> None:
         self.again.clear()

@@ -21,6 +21,7 @@ from twophase.coordinator.engine.api import Call, Outcome, Result
 from twophase.coordinator.engine.links import LinkLost
 from twophase.coordinator.engine.peers import Peer, Peers
 from twophase.coordinator.engine.tasks import Tasks
+from twophase.coordinator.engine.trying import going_on
 from twophase.coordinator.journal import events as facts
 from twophase.coordinator.journal.port import Basis, Journal, Proposal, Ruling
 from twophase.coordinator.protocol.decisions import ABORT, Decision
@@ -320,19 +321,12 @@ class Underway(ABC):
                 return await once()
             except LinkLost as error:
                 failed = error
-        first = [failed]
-
-        async def again() -> T:
-            if first:
-                raise first.pop()
-            return await once()
-
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(LinkLost),
             wait=wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
             before_sleep=unanswered,
         )
-        return await retrying(again)
+        return await retrying(going_on(failed, once))
 
 
 UNBOUNDED: Final[AbstractAsyncContextManager[object]] = nullcontext()
