@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from twophase.contract.streams import departures
-from twophase.contract.streams.departures import COMPANY, Departures
+from twophase.contract.streams.departures import COMPANY, LINGER_SECONDS, LONGEST_SECONDS, Departures
 
 
 class Ferry:
@@ -42,6 +43,7 @@ class Ferry:
 def for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for company waits until the end of the test."""
     monkeypatch.setattr(departures, "LINGER_SECONDS", 3600.0)
+    monkeypatch.setattr(departures, "LONGEST_SECONDS", 3600.0)
 
 
 @pytest.fixture
@@ -67,6 +69,25 @@ async def test_in_company_one_frame_takes_what_comes_within_a_moment(ferry: Ferr
     assert (ferry.loads, ferry.departures.due) == ([], True)
     await ferry.until(1)
     assert ferry.loads == [3]
+
+
+async def test_the_more_are_expected_the_longer_a_frame_stays_up_to_a_limit(
+    ferry: Ferry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stays: list[float] = []
+
+    def later(seconds: float, leave: Callable[[], None]) -> asyncio.TimerHandle:
+        stays.append(seconds)
+        return at(loop.time(), leave)
+
+    loop = asyncio.get_running_loop()
+    at = loop.call_at
+    monkeypatch.setattr(loop, "call_later", later)
+    for company in (COMPANY, 2 * COMPANY, 10_000):
+        ferry.company = company
+        ferry.ready()
+        await ferry.until(len(stays))
+    assert stays == [COMPANY * LINGER_SECONDS, 2 * COMPANY * LINGER_SECONDS, LONGEST_SECONDS]
 
 
 @pytest.mark.usefixtures("for_ever")

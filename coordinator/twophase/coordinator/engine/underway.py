@@ -144,8 +144,10 @@ class Underway(ABC):
         """A future of the caller's own: True as soon as the condition holds. It is looked at now, and whenever it may
         have changed."""
         waiter: asyncio.Future[bool] = self._loop.create_future()
-        self._waiting.append((condition, waiter))
-        self._changed()
+        if condition():
+            waiter.set_result(True)
+        else:
+            self._waiting.append((condition, waiter))
         return waiter
 
     def gid(self, branch: int) -> Gid:

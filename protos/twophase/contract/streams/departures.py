@@ -4,7 +4,8 @@ Lives here: that one rule, for both halves. Must not live here: what is in a fra
 
 One frame is under way at a time. What is ready leaves at once while few others are expected on the stream: who is alone
 waits for nobody. Where several are, it stays for a moment, and what is ready by then leaves with it. A frame costs as
-much processor time as ten calls in it do, and where many are under way that time is what they wait for.
+much processor time as ten calls in it do, and where many are under way that time is what they wait for: so the more
+there are, the longer it stays.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ from typing import Any, Final
 COMPANY: Final = 4
 """From how many calls on that others are to be expected soon."""
 
-LINGER_SECONDS: Final = 0.001
+LINGER_SECONDS: Final = 0.00025
+"""How long a frame stays for each call that may have something to add."""
+
+LONGEST_SECONDS: Final = 0.005
+"""How long at most."""
 
 
 class Departures:
@@ -39,10 +44,11 @@ class Departures:
         """Something is ready."""
         if self._sender is not None:
             return
-        if self._company() < COMPANY:
+        company = self._company()
+        if company < COMPANY:
             self._leave()
         elif self._timer is None:
-            self._timer = self._loop.call_later(LINGER_SECONDS, self._leave)
+            self._timer = self._loop.call_later(min(LINGER_SECONDS * company, LONGEST_SECONDS), self._leave)
 
     async def now(self) -> None:
         """Sends what is ready, and returns when that frame has left."""
