@@ -108,6 +108,7 @@ class _Made:
                     cpu_ms=self.about(900 / SPEEDS[who]),
                     refused_per_10000=100.0 * refused,
                     compensated_per_10000=100.0 * refused if who in (Who.SAGA, Who.DBOS) else 0.0,
+                    half_per_10000=100.0 * refused if who is Who.LOCAL else 0.0,
                 )
             )
         return found

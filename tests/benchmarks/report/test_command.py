@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Suite, int]]:
     """Measuring takes no time here; the suites and seeds that were asked for."""
     calls = []
 
-    async def measure(suite: Suite, seed: int) -> Results:
+    async def measure(suite: Suite, seed: int, directory: Path) -> Results:
         calls.append((suite, seed))
         return FOUND
 
@@ -70,7 +71,7 @@ def test_an_earlier_run_is_written_again_without_measuring(
 def test_a_void_run_is_written_as_such_and_ends_with_1(
     runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    async def lossy(suite: Suite, seed: int) -> Results:
+    async def lossy(suite: Suite, seed: int, directory: Path) -> Results:
         return results(problems=["account 7 holds 3"])
 
     monkeypatch.setattr(command, "_measure", lossy)
@@ -83,7 +84,7 @@ def test_a_void_run_is_written_as_such_and_ends_with_1(
 def test_an_interruption_ends_with_130_and_leaves_nothing(
     runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    async def interrupted(suite: Suite, seed: int) -> Results:
+    async def interrupted(suite: Suite, seed: int, directory: Path) -> Results:
         raise asyncio.CancelledError
 
     monkeypatch.setattr(command, "_measure", interrupted)
@@ -91,6 +92,37 @@ def test_an_interruption_ends_with_130_and_leaves_nothing(
     assert ran.exit_code == 130
     assert "interrupted" in ran.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_run_is_written_as_far_as_it_came(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    part = replace(FOUND, interrupted=True, missing={Section.CRASH: "the run ended before it was measured"})
+
+    async def interrupted(suite: Suite, seed: int, directory: Path) -> Results:
+        return part
+
+    monkeypatch.setattr(command, "_measure", interrupted)
+    ran = runner.invoke(bench_app, ["report", "--out", str(tmp_path / "a")])
+    assert ran.exit_code == 130
+    assert "what was measured is written" in ran.stderr
+    assert "A dead coordinator (the run ended before it was measured)" in ran.stdout
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == FILES
+    assert "Not whole" in (tmp_path / "a" / "report.md").read_text(encoding="utf-8")
+    again = ["report", "--from", str(tmp_path / "a" / "results.json"), "--out", str(tmp_path / "b")]
+    assert runner.invoke(bench_app, again).exit_code == command.VOID
+
+
+def test_a_run_without_one_of_its_sections_ends_with_1(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def lacking(suite: Suite, seed: int, directory: Path) -> Results:
+        return replace(FOUND, missing={Section.CRASH: "it failed: ProcessFailed: no"})
+
+    monkeypatch.setattr(command, "_measure", lacking)
+    ran = runner.invoke(bench_app, ["report", "--out", str(tmp_path)])
+    assert ran.exit_code == command.VOID
+    assert "Not whole: A dead coordinator (it failed: ProcessFailed: no)" in ran.stdout
 
 
 @pytest.mark.parametrize(
@@ -149,6 +181,7 @@ def test_ctrl_c_in_the_middle_of_a_run_leaves_nothing(tmp_path: Path) -> None:
         started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
     ) as running:
         assert running.stderr is not None
+        assert running.stderr.readline().startswith("9 sections, about ")
         assert "Capacity (1 of 9)" in running.stderr.readline()
         running.send_signal(signal.SIGINT)
         out, told = running.communicate(timeout=200)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from benchmarks.report.made_up import measurement, results, whole
 from twophase.benchmarks.report.paper import folder, summary
@@ -102,16 +100,3 @@ def test_a_terminal_gets_five_lines_at_most(tmp_path: Path) -> None:
     assert len(void) == 5
     assert void[0].startswith("This run is void")
     assert "Nothing was measured" in next(iter(summary.lines_of(results(), files)))
-
-
-def test_progress_is_a_line_for_each_section_where_there_is_no_terminal() -> None:
-    written = io.StringIO()
-    progress = summary.Progression(Console(file=written))
-    with progress.shown():
-        for done in range(3):
-            progress(Section.CAPACITY, done, 3, "saga, 16 clients")
-        progress(Section.LATENCY, 0, 2, "loop, 50 a second")
-    assert written.getvalue().splitlines() == [
-        "Capacity (1 of 9): 3 measurements",
-        "Latency at an offered rate (2 of 9): 2 measurements",
-    ]

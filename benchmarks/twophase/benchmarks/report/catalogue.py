@@ -62,6 +62,7 @@ CATALOGUE: Final[Mapping[Section, Entry]] = {
             "cpu_ms": _CPU,
             "refused_per_10000": _REFUSED,
             "compensated_per_10000": _UNDONE,
+            "half_per_10000": _HALF,
         },
     ),
     Section.LATENCY: Entry(

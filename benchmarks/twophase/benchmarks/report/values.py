@@ -96,6 +96,8 @@ class Results:
     """A run. It is void if there is any problem: money that is missing, a ledger that is not exact, a branch left.
 
     `setting` has machine, processors, versions, Postgres settings, revision and load; `seconds` is how long it took.
+    `left_out` are contenders that were not there, `missing` sections that were not measured, or not to the end; both
+    with the reason. `interrupted`: somebody ended it, or it is still under way.
     """
 
     suite: Suite
@@ -106,6 +108,13 @@ class Results:
     measurements: Sequence[Measurement]
     problems: Sequence[str] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    missing: Mapping[Section, str] = field(default_factory=dict)
+    interrupted: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """True if every section was measured to its end, and everything was where it should be."""
+        return not (self.problems or self.missing or self.interrupted)
 
     @property
     def is_void(self) -> bool:
@@ -149,6 +158,8 @@ class Results:
             "void": self.is_void,
             "problems": list(self.problems),
             "left_out": dict(self.left_out),
+            "missing": dict(self.missing),
+            "interrupted": self.interrupted,
             "seed": self.seed,
             "started": self.started,
             "seconds": round(self.seconds, 1),
@@ -170,6 +181,8 @@ class Results:
             measurements=[_measurement(each) for each in found["measurements"]],
             problems=found["problems"],
             left_out=found["left_out"],
+            missing={Section(name): why for name, why in found["missing"].items()},
+            interrupted=found["interrupted"],
         )
 
 

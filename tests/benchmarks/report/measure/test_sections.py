@@ -1,28 +1,24 @@
-"""Every section on real servers, as small as can be: it yields what the catalogue says, and a run with wrong books is
-void.
-"""
+"""Every section on real servers, as small as can be: it yields what the catalogue says, and wrong books are found."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 import pytest
 
+from benchmarks.report.measure.watching import Watching
 from twophase.benchmarks.report.catalogue import CATALOGUE
-from twophase.benchmarks.report.measure import measuring
-from twophase.benchmarks.report.measure.bank import LEFT, RIGHT
-from twophase.benchmarks.report.measure.bench import Load
-from twophase.benchmarks.report.measure.business import Mix, Workload
-from twophase.benchmarks.report.measure.plan import OURS, QUICK, Cell, Plan
-from twophase.benchmarks.report.measure.sections.common import Work
+from twophase.benchmarks.report.measure.bank import LEFT
+from twophase.benchmarks.report.measure.bench import Bench, Load, Void
+from twophase.benchmarks.report.measure.business import Mix, Workload, participants_of
+from twophase.benchmarks.report.measure.measuring import measure
+from twophase.benchmarks.report.measure.plan import FULL, OURS, QUICK, Cell
 from twophase.benchmarks.report.measure.task import Task
 from twophase.benchmarks.report.values import NEVER, Results, Section, Suite, Who
 from twophase.sandbox.guardian import Guardian
-from twophase.sandbox.users import Account
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -38,6 +34,7 @@ TINY: Final = replace(
     latency_seconds=0.3,
     hot_rows=(0, 1),
     contention_clients=2,
+    crash_points=FULL.crash_points,
     outages=(0.0, None),
     crash_repetitions=1,
     crash_rate=20.0,
@@ -61,13 +58,13 @@ _OF_BRANCHES: Final = {"in_doubt_p50_ms", "in_doubt_max_ms", "in_doubt_branches"
 _OF_SAGAS: Final = {"unfinished", "consistent_ms"}
 
 
-async def measured(guardian: Guardian, *sections: Section, plan: Plan = TINY) -> Results:
-    return await measuring.measure(
+async def measured(guardian: Guardian, *sections: Section) -> Results:
+    return await measure(
         Suite.QUICK,
         seed=5,
         guardian=guardian,
-        progress=lambda *_: None,
-        plan=plan,
+        watcher=Watching(),
+        plan=TINY,
         postgres=FAST,
         sections=sections,
     )
@@ -88,7 +85,8 @@ def missing_figures(section: Section, who: Who) -> set[str]:
 
 def check(results: Results, *sections: Section) -> None:
     """Everything the catalogue names is there, and nothing else."""
-    assert results.problems == []
+    assert results.problems == ()
+    assert results.is_whole
     assert {each.section for each in results.measurements} == set(sections)
     for each in results.measurements:
         entry = CATALOGUE[each.section]
@@ -100,45 +98,57 @@ def check(results: Results, *sections: Section) -> None:
     assert Results.from_json(results.to_json()).measurements
 
 
-async def test_without_failures(guardian: Guardian) -> None:
-    sections = (Section.CAPACITY, Section.LATENCY, Section.CONTENTION)
-    results = await measured(guardian, *sections)
-    check(results, *sections)
-    for section in sections:
+# On one system each: starting one takes longer than measuring on it.
+UNHARMED: Final = (Section.CAPACITY, Section.LATENCY, Section.CONTENTION, Section.ISOLATION)
+HARMED: Final = (Section.CRASH, Section.SLOW, Section.PARTITION, Section.CLEARING, Section.FAN_OUT)
+
+
+async def test_sections_for_everybody_yield_what_the_catalogue_says(guardian: Guardian) -> None:
+    results = await measured(guardian, *UNHARMED)
+    check(results, *UNHARMED)
+    assert results.setting["versions"]["Postgres"]
+    assert set(results.setting["seconds_by_section"]) == set(UNHARMED)
+    for section in UNHARMED:
         everyone = set(Who) - (set() if section is Section.CONTENTION else {Who.IN_TURN})
         assert set(results.whos(section)) | {Who(name) for name in results.left_out} == everyone
-    assert results.setting["versions"]["Postgres"]
+    only_local_commits_stay_half_done_and_only_sagas_undo(results)
 
 
-async def test_a_dead_coordinator(guardian: Guardian) -> None:
-    results = await measured(guardian, Section.CRASH)
-    check(results, Section.CRASH)
+async def test_sections_with_failures_yield_what_the_catalogue_says(guardian: Guardian) -> None:
+    results = await measured(guardian, *HARMED)
+    check(results, *HARMED)
+    a_dead_coordinator_leaves_branches_in_doubt(results)
+    a_slow_participant_is_slow_and_one_cut_off_does_nothing(results)
+    for each in results.of(Section.CLEARING):
+        assert each.figures["clear_ms"] >= each.figures["ready_ms"] * 0.5
+
+
+def test_no_section_is_forgotten() -> None:
+    assert {*UNHARMED, *HARMED} == set(Section)
+
+
+def a_dead_coordinator_leaves_branches_in_doubt(results: Results) -> None:
     for who in OURS:
-        (never,) = results.of(Section.CRASH, who, outage_s=NEVER)
-        assert len(never.series["down_ms"]) == 1
-        (at_once,) = results.of(Section.CRASH, who, outage_s=0.0)
-        dead, ready = at_once.series["down_ms"]
-        assert ready > dead
-    (blocked,) = results.of(Section.CRASH, Who.TWO_PHASE, outage_s=NEVER)
-    assert blocked.figures["in_doubt_branches"] > 0
-    assert blocked.figures["clear_ms"] == math.inf
-    assert blocked.figures["in_doubt_max_ms"] > 1000 * TINY.never_seconds / 2
+        for point in TINY.crash_points[who]:
+            (never,) = results.of(Section.CRASH, who, point=point, outage_s=NEVER)
+            assert len(never.series["down_ms"]) == 1
+            (at_once,) = results.of(Section.CRASH, who, point=point, outage_s=0.0)
+            dead, ready = at_once.series["down_ms"]
+            assert ready > dead
+    for blocked in results.of(Section.CRASH, Who.TWO_PHASE, outage_s=NEVER):
+        assert blocked.figures["in_doubt_branches"] > 0
+        assert blocked.figures["clear_ms"] == math.inf
+        assert blocked.figures["in_doubt_max_ms"] > 1000 * TINY.never_seconds / 2
 
 
-async def test_a_participant_that_is_slow_or_out_of_reach(guardian: Guardian) -> None:
-    sections = (Section.SLOW, Section.PARTITION)
-    results = await measured(guardian, *sections)
-    check(results, *sections)
+def a_slow_participant_is_slow_and_one_cut_off_does_nothing(results: Results) -> None:
     for each in results.of(Section.SLOW):
         assert each.figures["with_it_p50_ms"] > 50
     for each in results.of(Section.PARTITION):
         assert each.figures["done_with_it_per_s"] == 0
 
 
-async def test_what_others_saw(guardian: Guardian) -> None:
-    plan = replace(TINY, whos={**TINY.whos, Section.ISOLATION: (Who.LOCAL, *OURS)})
-    results = await measured(guardian, Section.ISOLATION, plan=plan)
-    check(results, Section.ISOLATION)
+def only_local_commits_stay_half_done_and_only_sagas_undo(results: Results) -> None:
     for workload in results.levels(Section.ISOLATION, "workload"):
         (local,), (two_phase,), (saga,) = (
             results.of(Section.ISOLATION, who, workload=workload) for who in (Who.LOCAL, *OURS)
@@ -148,71 +158,27 @@ async def test_what_others_saw(guardian: Guardian) -> None:
         assert saga.figures["compensated_per_10000"] > 0
         assert two_phase.figures["compensated_per_10000"] == 0
         assert math.isfinite(saga.figures["reservation_p50_ms"])
+    for each in results.of(Section.CAPACITY, Who.LOCAL):
+        assert each.figures["half_per_10000"] > 0
 
 
-async def test_more_participants_and_more_in_doubt(guardian: Guardian) -> None:
-    sections = (Section.FAN_OUT, Section.CLEARING)
-    results = await measured(guardian, *sections)
-    check(results, *sections)
-    for each in results.of(Section.CLEARING):
-        assert each.figures["clear_ms"] >= each.figures["ready_ms"] * 0.5
+PLANTED: Final = {
+    "UPDATE account SET balance = balance + 1 WHERE id = 7": "account 7 of left holds",
+    "DELETE FROM twophase.ledger": "of which its ledger knows nothing",
+    "INSERT INTO movement (deed, account, amount, undo) VALUES ('r0/1', 7, 0, false)": "nobody sent it",
+}
 
 
-async def test_an_interrupted_run_leaves_nothing_behind() -> None:
-    directories: list[Path] = []
+async def test_a_planted_imbalance_is_found(guardian: Guardian) -> None:
+    async with Bench.running(guardian, accounts=TINY.accounts, postgres=FAST) as bench:
+        for planted, problem in PLANTED.items():
 
-    class Noting(Guardian):
-        def directory(self, prefix: str = "twophase-", *, reachable_by: Account | None = None) -> Path:
-            directories.append(super().directory(prefix, reachable_by=reachable_by))
-            return directories[-1]
+            async def plant(load: Load, planted: str = planted) -> None:
+                await load.ended.wait()
+                with bench.connections((LEFT,)) as connections:
+                    await asyncio.to_thread(connections[LEFT].execute, planted.encode())
 
-    with Noting() as mine:
-
-        def interrupt(*_: object) -> None:
-            task.cancel()
-
-        task = asyncio.create_task(
-            measuring.measure(
-                Suite.QUICK,
-                seed=5,
-                guardian=mine,
-                progress=interrupt,
-                plan=TINY,
-                postgres=FAST,
-                sections=[Section.CAPACITY],
-            )
-        )
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        started = dict(mine._started)
-        assert started
-    assert all(process.poll() is not None for process in started.values())
-    assert directories
-    assert not any(directory.exists() for directory in directories)
-
-
-@pytest.mark.parametrize(
-    ("planted", "problem"),
-    [
-        ("UPDATE account SET balance = balance + 1 WHERE id = 7", "account 7 of left holds"),
-        ("DELETE FROM twophase.ledger", "of which its ledger knows nothing"),
-        ("INSERT INTO movement (deed, account, amount, undo) VALUES ('r0/1', 7, 0, false)", "nobody sent it"),
-    ],
-)
-async def test_a_planted_imbalance_makes_the_run_void(
-    guardian: Guardian, monkeypatch: pytest.MonkeyPatch, planted: str, problem: str
-) -> None:
-    async def with_a_plant(work: Work) -> None:
-        async def plant(load: Load) -> None:
-            await load.ended.wait()
-            with work.bench.connections((LEFT, RIGHT)) as connections:
-                await asyncio.to_thread(connections[LEFT].execute, planted.encode())
-
-        task = Task(work.bench.next_run(), Mix(Workload.UNIFORM, TINY.accounts), "seed", 0.2, 0.1, clients=2)
-        await work.bench.load(Who.TWO_PHASE, task, plant)
-
-    monkeypatch.setattr(measuring, "SECTIONS", {Section.CAPACITY: with_a_plant})
-    results = await measured(guardian, Section.CAPACITY)
-    assert results.is_void
-    assert problem in results.problems[0]
-    assert results.to_json()["void"] is True
+            task = Task(bench.next_run(), Mix(Workload.UNIFORM, TINY.accounts), "seed", 0.2, 0.1, clients=2)
+            with pytest.raises(Void, match=problem):
+                await bench.load(Who.TWO_PHASE, task, plant)
+            bench._forget(participants_of(task.mix))

@@ -33,6 +33,7 @@ from twophase.coordinator.client import AsyncClient
 from twophase.sandbox.checkout.services import services
 from twophase.sandbox.errors import SandboxError
 from twophase.sandbox.guardian import Guardian
+from twophase.sandbox.postgres import Cluster
 from twophase.sandbox.processes import Program
 from twophase.sandbox.system import Service, System
 
@@ -164,7 +165,7 @@ class Bench:
 
         Raises `Void`, and `ProcessFailed` if a process fails that is not meant to.
         """
-        await asyncio.to_thread(self._tidy, participants_of(task.mix))
+        await self._tidy(participants_of(task.mix))
         driver = await self._driver(who)
         load, run = Load(task), Run(who, task, Log(), time.time())
         readings: list[float] = []
@@ -266,16 +267,16 @@ class Bench:
                 connection.execute(SCHEMA)
                 connection.execute(FILL, (OPENING, self.accounts))
 
-    def _tidy(self, participants: Sequence[str]) -> None:
+    async def _tidy(self, participants: Sequence[str]) -> None:
         """Every load begins alike."""
-        for name in participants:
-            if name in FANNED:
-                continue  # so many that it would take longer than their load, which is short
-            with self.connect(name) as connection:
-                connection.execute(_VACUUM.get(name, _VACUUM_BANK))
-        for cluster in self.system.clusters.values():
-            with cluster.connect() as connection:
-                connection.execute("CHECKPOINT")
+        # The many banks would take longer than their load, which is short.
+        kept = [name for name in participants if name not in FANNED]
+        await asyncio.gather(*(asyncio.to_thread(self._vacuum, name) for name in kept))
+        await asyncio.gather(*(asyncio.to_thread(_checkpoint, each) for each in self.system.clusters.values()))
+
+    def _vacuum(self, participant: str) -> None:
+        with self.connect(participant) as connection:
+            connection.execute(_VACUUM.get(participant, _VACUUM_BANK))
 
     def _prepared(self) -> list[str]:
         found = []
@@ -323,6 +324,11 @@ class Bench:
             for connection in connections.values():
                 connection.execute("TRUNCATE movement")
                 connection.execute(_AGAIN, (OPENING, OPENING))
+
+
+def _checkpoint(cluster: Cluster) -> None:
+    with cluster.connect() as connection:
+        connection.execute("CHECKPOINT")
 
 
 def _services() -> list[Service]:

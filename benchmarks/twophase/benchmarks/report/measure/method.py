@@ -75,8 +75,8 @@ def method_of(plan: Plan) -> Mapping[Section, Sequence[str]]:
         ],
         Section.FAN_OUT: [
             (
-                f"{times} of {plan.fan_seconds:g} s {warm}, {capacity.FAN_CLIENTS} clients; the databases are on two"
-                " servers."
+                f"{times} of {plan.fan_seconds:g} s {warm}, longer with more than 8 participants;"
+                f" {capacity.FAN_CLIENTS} clients; the databases are on two servers."
             ),
         ],
         Section.CLEARING: [f"{plan.clearing_repetitions} repetitions; two branches for each transfer."],

@@ -13,6 +13,7 @@ from typing import Final
 from twophase.benchmarks.report.measure.business import Workload
 from twophase.benchmarks.report.values import Section, Suite, Who
 
+_FEW: Final = 8
 EVERYONE: Final = tuple(who for who in Who if who is not Who.IN_TURN)
 OURS: Final = (Who.TWO_PHASE, Who.SAGA)
 
@@ -63,6 +64,10 @@ class Plan:
     clearing_repetitions: int
     whos: Mapping[Section, Sequence[Who]]
 
+    def fan_seconds_among(self, participants: int) -> float:
+        """Longer for many: a transaction among them takes longer, and a percentile wants a number of them."""
+        return self.fan_seconds * max(1.0, participants / _FEW)
+
     def without(self, whos: Collection[Who]) -> Plan:
         """The same without these contenders."""
         kept = {section: tuple(who for who in every if who not in whos) for section, every in self.whos.items()}
@@ -88,38 +93,38 @@ _WHOS: Final = {
 
 QUICK: Final = Plan(
     repetitions=2,
-    seconds=0.8,
-    warm_up=0.3,
+    seconds=0.7,
+    warm_up=0.25,
     accounts=10_000,
     capacity=(Cell(Workload.UNIFORM, 1), Cell(Workload.UNIFORM, 16), Cell(Workload.ORDER, 16, 10)),
     latency=((Workload.UNIFORM, 50.0), (Workload.ZIPF, 100.0)),
-    latency_seconds=1.5,
+    latency_seconds=1.2,
     hot_rows=(0, 8, 1),
     contention_clients=16,
     crash_points={who: points[:1] for who, points in _POINTS.items()},
     outages=(0.0, 1.0, 10.0, None),
     crash_repetitions=2,
     crash_rate=80.0,
-    crash_before=2.0,
-    crash_after=3.0,
-    never_seconds=4.0,
+    crash_before=1.5,
+    crash_after=2.5,
+    never_seconds=3.0,
     slow_ms=(0, 100),
-    slow_seconds=2.0,
+    slow_seconds=1.5,
     cuts=(2.0,),
     network_rate=60.0,
     network_repetitions=2,
     isolation=((Workload.UNIFORM, 20, 50.0), (Workload.ORDER, 10, 20.0)),
-    isolation_seconds=1.5,
+    isolation_seconds=1.3,
     fan_out=(2, 8, 32),
-    fan_seconds=0.8,
+    fan_seconds=0.6,
     clearing=(1, 100, 1_000),
     clearing_repetitions=1,
     whos=_WHOS,
 )
 FULL: Final = Plan(
-    repetitions=3,
-    seconds=2.5,
-    warm_up=0.7,
+    repetitions=4,
+    seconds=1.2,
+    warm_up=0.4,
     accounts=10_000,
     capacity=(
         *(Cell(Workload.UNIFORM, clients) for clients in (1, 4, 16, 64)),
@@ -128,11 +133,11 @@ FULL: Final = Plan(
         *(Cell(Workload.ORDER, 16, percent) for percent in (0, 10, 30)),
     ),
     latency=(
-        *((Workload.UNIFORM, rate) for rate in (25.0, 50.0, 100.0, 200.0)),
+        *((Workload.UNIFORM, rate) for rate in (50.0, 100.0, 200.0)),
         (Workload.ZIPF, 100.0),
         (Workload.ORDER, 25.0),
     ),
-    latency_seconds=3.0,
+    latency_seconds=1.6,
     hot_rows=(0, 64, 16, 4, 1),
     contention_clients=16,
     crash_points=_POINTS,
@@ -140,10 +145,10 @@ FULL: Final = Plan(
     crash_repetitions=3,
     crash_rate=80.0,
     crash_before=2.5,
-    crash_after=4.0,
-    never_seconds=10.0,
+    crash_after=3.5,
+    never_seconds=8.0,
     slow_ms=(0, 20, 100, 500),
-    slow_seconds=5.0,
+    slow_seconds=4.0,
     cuts=(1.0, 5.0),
     network_rate=60.0,
     network_repetitions=3,
@@ -151,9 +156,9 @@ FULL: Final = Plan(
         *((Workload.UNIFORM, percent, 50.0) for percent in (0, 20)),
         *((Workload.ORDER, percent, 20.0) for percent in (0, 20)),
     ),
-    isolation_seconds=4.0,
+    isolation_seconds=2.0,
     fan_out=(2, 4, 8, 16, 32),
-    fan_seconds=2.0,
+    fan_seconds=1.2,
     clearing=(1, 10, 100, 1_000),
     clearing_repetitions=3,
     whos=_WHOS,

@@ -56,11 +56,18 @@ def _opening(found: Results, conclusions: Mapping[str, Conclusion]) -> Iterator[
         yield Part("void", "This run is void", lines)
         yield _patterns()
         return
-    yield Part("conclusions", "In short", [*_first(conclusions), *_losses(conclusions)])
+    yield Part("conclusions", "In short", [*_lacking(found), *_first(conclusions), *_losses(conclusions)])
     yield _patterns()
     rows = [(each.case, each.choice, each.because) for each in decisions(conclusions)]
     table = Table("If this is your case, and what was measured", ("if", "then", "because here"), rows, 3)
     yield Part("which", "Which one, when", [*_always(), table])
+
+
+def _lacking(found: Results) -> Iterator[Block]:
+    if found.missing:
+        lines = [f"{TITLES[section]}: {why}." for section, why in found.missing.items()]
+        yield Paragraph("Some of it was not measured, or not to the end, and nothing follows from that:", "Not whole.")
+        yield Bullets(lines)
 
 
 def _first(conclusions: Mapping[str, Conclusion]) -> Iterator[Block]:

@@ -62,15 +62,20 @@ def write(results: Results, directory: Path) -> list[Path]:
     from twophase.benchmarks.report.paper.html import html
     from twophase.benchmarks.report.paper.markdown import markdown
 
+    keep(results, directory)
     found = document(Results.from_json(results.to_json()))  # of what is written: read again, it makes the same report
     plots = directory / PLOTS
     plots.mkdir(exist_ok=True)
-    _replace(directory / RESULTS, as_text(results))
     for plot in found.plots():
         _replace(plots / f"{plot.name}.svg", plot.svg)
     _replace(directory / MARKDOWN, markdown(found))
     _replace(directory / HTML, html(found))
     return [directory / name for name in (HTML, MARKDOWN, RESULTS)]
+
+
+def keep(results: Results, directory: Path) -> None:
+    """The results alone, of a run that is under way: whatever becomes of it, they are there. Raises `OSError`."""
+    _replace(directory / RESULTS, as_text(results))
 
 
 def as_text(results: Results) -> str:

@@ -27,7 +27,7 @@ CONTENDERS: Final = (
     ("independent local commits", "one commit in each database, one after the other: the floor, with no atomicity"),
     ("hand-written loop", "psycopg's tpc_* calls in a loop: two-phase commit without a log or recovery"),
     ("SQLAlchemy twophase", "Session(twophase=True): two-phase commit without a log or recovery"),
-    ("two-phase commit", "this project's: a durable decision, recovery by itself"),
+    ("two-phase commit", "this project's: a durable decision, recovery by itself; all branches are asked at once"),
     ("two-phase commit in turn", "the same, its branches one after the other; measured where rows are hot"),
     ("saga", "this project's: the same operations, a commit for each step, compensations"),
     ("DBOS saga", "a durable workflow whose steps are the same operations"),
@@ -91,8 +91,9 @@ LIMITS: Final[Mapping[Section, str]] = {
     Section.CONTENTION: (
         "What a business could do about it: split a hot row, or put it last. Both help two-phase commit more than a"
         " saga. Two transactions that lock rows of two databases in different orders wait for each other where no"
-        " database can see it: a lock timeout ends that, and it is told as refused. Who sends to one database after the"
-        " other, always in the same order, does not run into that, and waits instead."
+        " database can see it: a lock timeout ends that, and it is told as refused. Who asks one database after the"
+        " other, always in the same order, does not run into that, and waits instead: all others here do, and two-phase"
+        " commit does it on request (in turn)."
     ),
     Section.CRASH: (
         "How often coordinators die, and how long yours is away: multiply. A supervisor that restarts it makes the"
@@ -114,6 +115,7 @@ COMPARED: Final = (
     "Every figure is the median of the repetitions, with the least and the most beside it. One contender is said to"
     " be better only if the medians lie outside each other's spread and more than 5 % apart (25 % if there is only"
     " one repetition); otherwise there is no difference. All contenders do the same work on the same databases with"
-    " the same settings, in turn within one run. After every measurement the money and the ledgers are checked, and"
-    " a run that is not exact is void."
+    " the same settings, in turn within one run. Nobody tries again what was refused, no contender and no client:"
+    " refusals stand beside what was done, and what a retry would cost is not in any figure. After"
+    " every measurement the money and the ledgers are checked, and a run that is not exact is void."
 )

@@ -29,7 +29,10 @@ class _Shown:
 
 
 _SHOWN: Final[Mapping[Section, _Shown]] = {
-    Section.CAPACITY: _Shown(("throughput_per_s", "p50_ms", "p99_ms", "cpu_ms", "compensated_per_10000")),
+    Section.CAPACITY: _Shown(
+        ("throughput_per_s", "p50_ms", "p99_ms", "cpu_ms"),
+        (("Refused, undone and left half done", ("refused_per_10000", "compensated_per_10000", "half_per_10000")),),
+    ),
     Section.LATENCY: _Shown(("p50_ms", "p99_ms", "late_per_10000", "throughput_per_s")),
     Section.CONTENTION: _Shown(
         ("throughput_per_s", "p99_ms", "lock_hold_p50_ms"),
@@ -92,8 +95,8 @@ def _blocks(found: Results, section: Section) -> Iterator[Block]:
     else:
         yield from _plots(found, section)
         yield from _tables(found, section)
-    if section in found.left_out:
-        yield Paragraph(f"{found.left_out[section]}.", "Left out:")
+    if section in found.missing:
+        yield Paragraph(f"{found.missing[section]}.", "Not whole:")
     own = found.setting.get("method", {}).get(section, ())
     yield Heading("How it was measured")
     yield Paragraph(MEASURED[section])

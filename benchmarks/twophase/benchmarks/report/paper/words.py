@@ -50,6 +50,7 @@ ENDLESS: Final = "not in the time measured"
 """What did not happen while it was measured has no number."""
 
 _LONG_MS: Final = 1_000
+_MINUTE_AND_A_HALF: Final = 90
 
 
 def number(value: float) -> str:
@@ -68,6 +69,11 @@ def milliseconds(value: float) -> str:
     if not math.isfinite(value):
         return ENDLESS
     return f"{number(value / 1_000)} s" if value >= _LONG_MS else f"{number(value)} ms"
+
+
+def duration(seconds: float) -> str:
+    """About how long, as one says it."""
+    return f"{seconds:.0f} s" if seconds < _MINUTE_AND_A_HALF else f"{seconds / 60:.0f} minutes"
 
 
 def times(ratio: float) -> str:

@@ -29,14 +29,12 @@ async def capacity(work: Work) -> None:
         mix = Mix(cell.workload, plan.accounts, refused_share=cell.refused_percent / 100)
         seed = f"{work.seed}/{section}/{repetition}/{cell}"
         task = Task(work.bench.next_run(), mix, seed, plan.seconds, plan.warm_up, cell.clients)
-        figures = closed_figures(await work.bench.load(who, task))
         factors = {
             "workload": cell.workload.value,
             "clients": cell.clients,
             "refused_share": cell.refused_percent,
         }
-        wanted = ("throughput_per_s", "p50_ms", "p99_ms", "cpu_ms", "refused_per_10000", "compensated_per_10000")
-        work.add(section, who, factors, repetition, only(figures, *wanted))
+        work.add(section, who, factors, repetition, closed_figures(await work.bench.load(who, task)))
 
 
 async def latency(work: Work) -> None:
@@ -89,14 +87,15 @@ async def contention(work: Work) -> None:
 async def fan_out(work: Work) -> None:
     """Transfers among more and more banks. All banks are one process, with databases on two servers."""
     plan, section = work.plan, Section.FAN_OUT
-    work.progress(section, 0, 1, "many banks start")
-    await work.bench.fan_out(min(max(plan.fan_out), len(FANNED)))
     every = list(turns(plan.repetitions, plan.fan_out, plan.whos[section]))
+    work.progress(section, 0, len(every), "many banks start")
+    await work.bench.fan_out(min(max(plan.fan_out), len(FANNED)))
     for number, (repetition, participants, who) in enumerate(every):
         work.progress(section, number, len(every), f"{who}, {participants} participants")
         mix = Mix(Workload.FAN_OUT, plan.accounts, participants=participants)
         seed = f"{work.seed}/{section}/{repetition}/{participants}"
-        task = Task(work.bench.next_run(), mix, seed, plan.fan_seconds, plan.warm_up, clients=FAN_CLIENTS)
+        seconds = plan.fan_seconds_among(participants)
+        task = Task(work.bench.next_run(), mix, seed, seconds, plan.warm_up, clients=FAN_CLIENTS)
         figures = closed_figures(await work.bench.load(who, task))
         wanted = ("p50_ms", "p99_ms", "throughput_per_s")
         work.add(section, who, {"participants": participants}, repetition, only(figures, *wanted))

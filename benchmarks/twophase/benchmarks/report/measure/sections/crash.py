@@ -30,7 +30,7 @@ from twophase.contract.crashpoints import VARIABLE
 from twophase.sandbox.errors import ProcessFailed
 
 HOT_ROWS: Final = 8
-HOT_SHARE: Final = 0.7
+HOT_SHARE: Final = 0.9
 PATIENCE: Final = 2.0
 VICTIM_RATE: Final = 20.0
 _LATE: Final = 1.0

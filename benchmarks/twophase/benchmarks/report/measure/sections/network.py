@@ -31,8 +31,8 @@ CUT_HOT_SHARE: Final = 0.8
 # Half of the transfers do without the participant in question.
 _FAR_SHARE: Final = 0.5
 PATIENCE: Final = 2.0
-_BEFORE: Final = 1.0
-_AFTER: Final = 2.0
+BEFORE: Final = 1.0
+AFTER: Final = 2.0
 AT_ONCE: Final = 1.0
 _VICTIM_RATE: Final = 20.0
 _CLEAR_SECONDS: Final = 30.0
@@ -59,7 +59,7 @@ async def partition(work: Work) -> None:
     async with bench.system.proxy_to_participant(RIGHT) as proxy:
         for number, (repetition, seconds, who) in enumerate(every):
             work.progress(section, number, len(every), f"{who}, cut off for {seconds:g} s")
-            whole = _BEFORE + seconds + _AFTER
+            whole = BEFORE + seconds + AFTER
             watch = PreparedWatch([bench.dsn(LEFT), bench.dsn(RIGHT)])
             cut = _Cut(proxy, watch, seconds)
             victim = Victim(bench.dsn(RIGHT), range(1, HOT_ROWS + 1), _VICTIM_RATE, timeout=whole)
@@ -86,7 +86,7 @@ class _Cut:
     async def cut(self, load: Load) -> None:
         """Beside a load."""
         await load.begun.wait()
-        await asyncio.sleep(_BEFORE)
+        await asyncio.sleep(BEFORE)
         await self.proxy.set(BLACKHOLE)
         self.began = time.time()
         await asyncio.sleep(self.seconds)
