@@ -121,6 +121,14 @@ def test_every_statement_of_a_string_has_its_reply(connection: WorkConnection) -
     assert ended.tag == "ROLLBACK PREPARED"
 
 
+def test_several_statements_that_stand_as_one_have_the_reply_of_the_last(connection: WorkConnection) -> None:
+    (reply,) = drive(one(Exchange((Statement(b"BEGIN; SELECT 1, 'one'; SELECT 2, 'two'"),))), connection)
+    assert reply == Reply("SELECT 1", ((2, "two"),))
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        drive(one(Exchange((Statement(b"SELECT 1; SELECT 1/0; ROLLBACK"),))), connection)
+    assert connection.pgconn.transaction_status == pq.TransactionStatus.INERROR
+
+
 @pytest.mark.parametrize(
     ("cleaning", "clean"),
     [

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import gc
 import logging
 import os
 import signal
@@ -25,7 +24,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from twophase.contract import crashpoints
+from twophase.contract import crashpoints, garbage
 from twophase.contract.addresses import Address
 from twophase.coordinator.channels import GrpcLinks
 from twophase.coordinator.engine.api import Limits, Rejected
@@ -192,7 +191,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             if lock is None:
                 return
         async with running(settings, lock=lock) as coordinator:
-            _look_for_garbage_less_often()
+            garbage.look_less_often()
             journal = coordinator.journal
             announce(
                 f"twophase coordinator is ready on {coordinator.address}"
@@ -203,14 +202,6 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
-
-
-def _look_for_garbage_less_often() -> None:
-    """What was made up to now stays, and a transaction that is over is no ring of references: there is little to be
-    found. By its defaults the collector would look at all that is under way every dozen transactions."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
 
 
 def refuse_plaintext(settings: Settings) -> None:

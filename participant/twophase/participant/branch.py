@@ -72,6 +72,7 @@ class WorkStopped(ParticipantError):
 
 _COMPENSATION: Final = types_pb2.BRANCH_KIND_COMPENSATION
 
+_DO_WORK: Final = DoWork()
 _SELECT_ROW: Final = ledger.SELECT_ROW.encode()
 _IS_PREPARED: Final = ledger.IS_PREPARED.encode()
 _INSERT_VERDICT: Final = ledger.INSERT_VERDICT.encode()
@@ -157,18 +158,16 @@ def _begin(branch: Branch, role: str, *, look: bool = False) -> Steps[Entry | No
     # At one instant Postgres would report the statement's timeout: the lock's comes first, so that it can be named.
     statement_ms = math.ceil(left * 1000) + 1
     lock_ms = max(1, min(int(branch.lock_timeout * 1000), statement_ms * 9 // 10))
-    texts = [
-        f"{branch.begin} READ ONLY" if branch.read_only else branch.begin,
-        ledger.mark(branch.gid, role),
-        f"SET LOCAL lock_timeout = {lock_ms}",
-        f"SET LOCAL statement_timeout = {statement_ms}",
+    text = (
+        f"{branch.begin}{' READ ONLY' if branch.read_only else ''}; {ledger.mark(branch.gid, role)};"
+        f" SET LOCAL lock_timeout = {lock_ms}; SET LOCAL statement_timeout = {statement_ms};"
         # Code that waits for something else holds its rows no longer than its branch may take.
-        f"SET LOCAL idle_in_transaction_session_timeout = {statement_ms}",
-    ]
+        f" SET LOCAL idle_in_transaction_session_timeout = {statement_ms}"
+    )
     if look:
-        texts.append(ledger.row_of(branch.gid, branch.kind))
+        text = f"{text}; {ledger.row_of(branch.gid, branch.kind)}"
     try:
-        *_, reply = yield Exchange(tuple([Statement(text.encode()) for text in texts]))
+        (reply,) = yield Exchange((Statement(text.encode()),))
     except ConnectionGone as gone:
         raise Stale from gone
     return ledger.entry_of(reply.rows[0]) if look and reply.rows else None
@@ -179,7 +178,7 @@ def _work(branch: Branch) -> Steps[Results]:
     _check_time(branch, None)
     try:
         reach(branch.point(CrashPoint.PARTICIPANT_BEFORE_WORK, CrashPoint.PARTICIPANT_BEFORE_COMPENSATION))
-        worked: Worked = yield DoWork()
+        worked: Worked = yield _DO_WORK
         reach(CrashPoint.PARTICIPANT_AFTER_WORK)
     except WorkStopped as error:
         raise _halted_or_late(branch) from error

@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import psycopg
 from psycopg import pq
@@ -52,7 +52,7 @@ def drive(steps: Steps[_T], connection: WorkConnection, work: Work | None = None
             raise WorkQuit(f"the operation raised {type(error).__name__}") from error
         finally:
             connection.take_back()
-        return Worked(results, connection.info.transaction_status)
+        return Worked(results, connection.pgconn.transaction_status)
 
     try:
         command = next(steps)
@@ -82,11 +82,10 @@ def _exchange(exchange: Exchange, connection: WorkConnection) -> tuple[Reply, ..
     try:
         if script is None:
             _check_free(connection)
-            results = _pipelined(exchange, connection)
+            results: Sequence[pq.abc.PGresult | None] = _pipelined(exchange, connection)
         elif connection.lock.acquire(blocking=False):
             try:
-                connection.pgconn.send_query(script)
-                results = connection.wait(execute(connection.pgconn))
+                results = _at_once(exchange, script, connection)
             finally:
                 connection.lock.release()
         else:
@@ -95,6 +94,14 @@ def _exchange(exchange: Exchange, connection: WorkConnection) -> tuple[Reply, ..
     except psycopg.Error as error:
         _check_servers_no(error, connection)
         raise
+
+
+def _at_once(exchange: Exchange, script: bytes, connection: WorkConnection) -> Sequence[pq.abc.PGresult | None]:
+    pgconn = connection.pgconn
+    if len(exchange.statements) == 1 and not exchange.cleaning:
+        return (pgconn.exec_(script),)  # hears the last answer only, at less cost
+    pgconn.send_query(script)
+    return connection.wait(execute(pgconn))
 
 
 def _pipelined(exchange: Exchange, connection: WorkConnection) -> list[pq.abc.PGresult | None]:
@@ -129,7 +136,7 @@ async def drive_async(
             raise WorkQuit(f"the operation raised {type(error).__name__}") from error
         finally:
             connection.take_back()
-        return Worked(results, connection.info.transaction_status)
+        return Worked(results, connection.pgconn.transaction_status)
 
     try:
         command = next(steps)
@@ -181,6 +188,8 @@ def _told(
 ) -> tuple[Reply, ...]:
     """One reply for each statement. Raises what the first that failed was answered."""
     wanted = len(exchange.statements)
+    if wanted == 1 and not exchange.cleaning:
+        return (_reply(results[-1] if results else None, connection),)
     replies = tuple([_reply(result, connection) for result in results[:wanted]])
     if len(replies) < wanted:
         raise psycopg.OperationalError(f"{len(replies)} answers to {wanted} statements")
@@ -194,18 +203,20 @@ def _reply(result: pq.abc.PGresult | None, connection: WorkConnection | AsyncWor
         if result is None or result.status != pq.ExecStatus.FATAL_ERROR:
             raise psycopg.OperationalError("a statement was not answered")
         raise psycopg.errors.error_from_result(result, connection.info.encoding)
-    rows: Sequence[tuple[Any, ...]] = ()
-    if result.ntuples:
-        transformer = Transformer(connection)
-        transformer.set_pgresult(result)
-        rows = transformer.load_rows(0, result.ntuples, tuple)
-    return Reply((result.command_status or b"").decode(), tuple(rows), connection.cut_short)
+    tag = (result.command_status or b"").decode()
+    if not result.ntuples:
+        return Reply(tag, (), connection.cut_short)
+    transformer = Transformer(connection)
+    transformer.set_pgresult(result)
+    return Reply(tag, tuple(transformer.load_rows(0, result.ntuples, tuple)), connection.cut_short)
 
 
 def _is_clean(results: Sequence[pq.abc.PGresult | None]) -> bool:
     """True if all went well, and nothing was left behind."""
-    good = all(result is not None and result.status in _GOOD for result in results)
-    last = results[-1] if good and results else None
+    for result in results:
+        if result is None or result.status not in _GOOD:
+            return False
+    last = results[-1] if results else None
     return last is not None and last.ntuples == 1 and last.get_value(0, 0) == b"f"
 
 

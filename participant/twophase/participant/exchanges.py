@@ -10,14 +10,12 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
-from psycopg.pq import TransactionStatus
-
 from twophase.participant.outcomes import Results
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement."""
+    """One statement; where it is alone in its exchange also several in one string, answered by the last one's reply."""
 
     query: bytes
     params: Mapping[str, Any] | None = None
@@ -49,10 +47,14 @@ class Exchange:
 
     def script(self) -> bytes | None:
         """All of it in one string; None if there are parameters."""
-        parts = [each.query for each in self.statements if each.params is None]
-        if len(parts) != len(self.statements):
-            return None
-        return b"; ".join([*parts, self.cleaning] if self.cleaning else parts)
+        parts = []
+        for each in self.statements:
+            if each.params is not None:
+                return None
+            parts.append(each.query)
+        if self.cleaning:
+            parts.append(self.cleaning)
+        return b"; ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +64,10 @@ class DoWork:
 
 @dataclass(frozen=True, slots=True)
 class Worked:
-    """What the business code returned, and the state it left the transaction in."""
+    """What the business code returned, and the state it left the transaction in (a `TransactionStatus`)."""
 
     results: Results
-    status: TransactionStatus
+    status: int
 
 
 _T = TypeVar("_T")

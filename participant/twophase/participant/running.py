@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -31,6 +31,19 @@ class _Running:
     terms: Branch
     answer: asyncio.Future[Any]
     runs: set[Run]
+    waiting: list[asyncio.Future[Any]] = field(default_factory=list)
+
+    def tell(self) -> None:
+        """Passes the answer on to everyone who still waits for it."""
+        for waiter in self.waiting:
+            if waiter.done():
+                continue
+            if self.answer.cancelled():
+                waiter.cancel()
+            elif (error := self.answer.exception()) is not None:
+                waiter.set_exception(error)
+            else:
+                waiter.set_result(self.answer.result())
 
 
 class RunningBranches:
@@ -54,7 +67,9 @@ class RunningBranches:
             running = self._running[key] = _Running(terms, answer, runs)
             self._answers.add(answer)
             answer.add_done_callback(partial(self._forget, key))
-        return asyncio.shield(running.answer)
+        waiter: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        running.waiting.append(waiter)
+        return waiter
 
     async def stop(self, gid: Gid, kind: Kind) -> None:
         """Tells what runs of a branch to stop, and waits a moment until it has."""
@@ -84,6 +99,6 @@ class RunningBranches:
     def _forget(self, key: Key | None, answer: asyncio.Future[Any]) -> None:
         self._answers.discard(answer)
         if key is not None:
-            self._running.pop(key, None)
+            self._running.pop(key).tell()
         if not answer.cancelled():
             answer.exception()  # looked at, so that asyncio does not report what a cancelled caller never heard

@@ -23,7 +23,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from twophase.contract import crashpoints
+from twophase.contract import crashpoints, garbage
 from twophase.contract.addresses import Address, InvalidAddress
 from twophase.participant.errors import NotReady
 from twophase.participant.operations import Participant
@@ -213,6 +213,7 @@ async def serve(
         loop.add_signal_handler(number, stop)
     try:
         async with ParticipantServer(participant, dsn=dsn, settings=settings) as server:
+            garbage.look_less_often()
             announce(
                 f"twophase participant '{participant.name}' is ready on {server.address} (database {server.database})"
             )

@@ -6,6 +6,7 @@ as text is order as numbers and no name is a prefix of another. Must not live he
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, field
 from typing import Final
@@ -93,14 +94,19 @@ class Gid:
     journal: str
     txid: Txid
     branch: int
+    _text: str = field(init=False, repr=False, compare=False)  # as above
 
     def __post_init__(self) -> None:
         check_journal_id(self.journal)
         if not 0 <= self.branch < MAX_BRANCHES:
             raise InvalidName(f"branch number {self.branch} is not between 0 and {MAX_BRANCHES - 1}")
+        object.__setattr__(self, "_text", f"tp-{self.journal}-{self.txid}-{self.branch:04x}")
 
     def __str__(self) -> str:
-        return f"tp-{self.journal}-{self.txid}-{self.branch:04x}"
+        return self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
 
     @classmethod
     def parse(cls, text: str) -> Gid:
@@ -112,7 +118,13 @@ class Gid:
                 " (16, 8, 8, 12 and 4 hex digits)"
             )
         journal, number, nonce, sequence, branch = found.groups()
-        return cls(journal, Txid(Epoch(int(number, 16), nonce), int(sequence, 16)), int(branch, 16))
+        return cls(journal, Txid(_epoch(number, nonce), int(sequence, 16)), int(branch, 16))
+
+
+@functools.lru_cache(maxsize=64)
+def _epoch(number: str, nonce: str) -> Epoch:
+    """Nearly all branches are of one epoch."""
+    return Epoch(int(number, 16), nonce)
 
 
 def check_journal_id(text: str) -> str:
