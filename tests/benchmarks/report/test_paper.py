@@ -11,7 +11,8 @@ from typing import Final
 
 import pytest
 
-from benchmarks.report.made_up import names_missing, results, whole
+from benchmarks.report import made as everything
+from benchmarks.report.made_up import names_missing, results
 from twophase.benchmarks.report.catalogue import CATALOGUE
 from twophase.benchmarks.report.paper import method, sections
 from twophase.benchmarks.report.paper.blocks import (
@@ -36,14 +37,14 @@ MOST_BYTES: Final = 4_000_000
 NASTY: Final = '<b>&"quoted"</b> | *star*'
 
 
-@pytest.fixture(scope="module")
-def found() -> Results:
-    return whole()
+@pytest.fixture(scope="module", name="found")
+def whole_run() -> Results:
+    return everything.found()
 
 
-@pytest.fixture(scope="module")
-def made(found: Results) -> Document:
-    return document(found)
+@pytest.fixture(scope="module", name="made")
+def whole_report() -> Document:
+    return everything.made()
 
 
 class Page(HTMLParser):

@@ -16,7 +16,7 @@ EXPECTED = {Section.CAPACITY: 30.0, Section.LATENCY: 90.0}
 
 def shown(*, terminal: bool = False) -> tuple[Progression, io.StringIO, list[Results]]:
     written, kept = io.StringIO(), list[Results]()
-    console = Console(file=written, width=120, force_terminal=terminal)
+    console = Console(file=written, width=120 if terminal else 40, force_terminal=terminal)
     return Progression(console, EXPECTED, kept.append), written, kept
 
 

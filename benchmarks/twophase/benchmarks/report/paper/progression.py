@@ -47,7 +47,7 @@ class Progression:
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Shows it while the block runs."""
-        self._console.print(Text(f"{len(self._expected)} sections, about {duration(self._whole)} in all"))
+        self._say(f"{len(self._expected)} sections, about {duration(self._whole)} in all")
         with self._progress:
             yield
 
@@ -62,15 +62,16 @@ class Progression:
         self._progress.update(self._task, description=f"{title}: {what}", completed=before + here * done / total)
         if self._progress.disable and is_new:
             share = 100 * before / self._whole if self._whole else 0
-            self._console.print(
-                Text(f"{title}: {total} measurements, about {duration(here)}; {share:.0f} % of the run is done")
-            )
+            self._say(f"{title}: {total} measurements, about {duration(here)}; {share:.0f} % of the run is done")
 
     def failed(self, section: Section, error: Exception) -> None:
         """Says so at once, with everything that helps to find out why."""
-        self._console.print(Text("".join(traceback.format_exception(error)).rstrip()))
-        self._console.print(Text(f"{TITLES[section]} failed and will be missing from the report; the run goes on."))
+        self._say("".join(traceback.format_exception(error)).rstrip())
+        self._say(f"{TITLES[section]} failed and will be missing from the report; the run goes on.")
 
     def so_far(self, results: Results) -> None:
         """Keeps them."""
         self._keep(results)
+
+    def _say(self, text: str) -> None:
+        self._console.print(Text(text), soft_wrap=True)  # a line stays a line where nobody sees it wrapped
