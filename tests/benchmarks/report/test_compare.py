@@ -27,6 +27,8 @@ def comparison(first: Sequence[float], second: Sequence[float], *, more: bool = 
         ([80, 100, 125], [110, 120, 130], Strength.NONE),
         ([99, 100, 101], [95, 120, 130], Strength.NONE),
         ([99.9, 100, 100.1], [103.9, 104, 104.1], Strength.NONE),
+        ([99, 101], [111, 113], Strength.NONE),
+        ([99, 101], [119, 121], Strength.CLEAR),
         ([100], [140], Strength.ONCE),
         ([100], [120], Strength.NONE),
         ([0, 0, 0], [0, 0, 0], Strength.NONE),

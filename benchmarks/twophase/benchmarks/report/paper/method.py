@@ -113,9 +113,9 @@ LIMITS: Final[Mapping[Section, str]] = {
 
 COMPARED: Final = (
     "Every figure is the median of the repetitions, with the least and the most beside it. One contender is said to"
-    " be better only if the medians lie outside each other's spread and more than 5 % apart (25 % if there is only"
-    " one repetition); otherwise there is no difference. All contenders do the same work on the same databases with"
-    " the same settings, in turn within one run. Nobody tries again what was refused, no contender and no client:"
-    " refusals stand beside what was done, and what a retry would cost is not in any figure. After"
-    " every measurement the money and the ledgers are checked, and a run that is not exact is void."
+    " be better only if the medians lie outside each other's spread and more than 5 % apart (15 % with two"
+    " repetitions, 25 % with one); otherwise there is no difference. All contenders do the same work on the same"
+    " databases with the same settings, in turn within one run. Nobody tries again what was refused, no contender and"
+    " no client: refusals stand beside what was done, and what a retry would cost is not in any figure. After every"
+    " measurement the money and the ledgers are checked, and a run that is not exact is void."
 )

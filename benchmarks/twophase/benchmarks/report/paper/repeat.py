@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from twophase.benchmarks.report.catalogue import CATALOGUE, Quantity
-from twophase.benchmarks.report.paper.compare import MARGIN, Comparison, Strength, combinations, spread_of
+from twophase.benchmarks.report.paper.compare import (
+    MARGIN,
+    ONCE_MARGIN,
+    TWICE_MARGIN,
+    Comparison,
+    Strength,
+    combinations,
+    spread_of,
+)
 from twophase.benchmarks.report.paper.conclude.all import conclude
 from twophase.benchmarks.report.paper.conclude.values import verdict
 from twophase.benchmarks.report.paper.words import NAMES, TITLES, levels, quantity, spread
@@ -91,7 +99,7 @@ def lines_of(found: Repeat) -> Iterator[str]:
     again = sum(pair.came_again for pair in found.pairs)
     yield (
         f"{again} of {len(found.pairs)} medians came again: one lies within the spread of the other's repetitions, or"
-        f" they are at most {MARGIN:.0%} apart."
+        f" they are at most {MARGIN:.0%} apart ({TWICE_MARGIN:.0%} with two repetitions, {ONCE_MARGIN:.0%} with one)."
     )
     told = f"{found.same} of {found.same + len(found.weaker) + len(found.turned)} conclusions came out the same"
     yield f"{told}{'.' if found.is_repeated and not found.weaker else ':'}"
