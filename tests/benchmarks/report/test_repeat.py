@@ -60,7 +60,7 @@ def test_the_farthest_are_told_with_both_spreads() -> None:
     lines = list(lines_of(repeat_of(FIRST, contended([299, 300, 301], [199, 200, 201]))))
     assert lines[0] == "Contention: 1 of 2 medians came again"
     assert lines[1] == (
-        "  done (per second), two-phase commit, one row for all, 16 clients: 100 (99 to 101), then 300 (299 to 301)"
+        "  done (per second), two-phase commit, one row for all, 16 clients: 100 (97.8 to 102), then 300 (297 to 303)"
     )
     assert "a saga is ahead, then two-phase commit is ahead" in lines[-1]
 

@@ -15,11 +15,13 @@ from twophase.benchmarks.report.values import Section
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """`label` in words for an axis or a table's head, with its `unit`; whether more of it is better, if either is."""
+    """`label` in words for an axis or a table's head, with its `unit`; whether more of it is better, if either is;
+    and whether it is the longest of many, so that of several repetitions the longest counts."""
 
     label: str
     unit: str = ""
     more_is_better: bool | None = None
+    is_longest: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ _HALF: Final = Quantity("half done for good", "per 10,000", more_is_better=False
 _LATENCIES: Final = Quantity("latency", "ms", more_is_better=False)
 _CPU: Final = Quantity("processor time of a transaction, all processes", "ms", more_is_better=False)
 _LOCK_HOLD: Final = Quantity("row locked, median", "ms", more_is_better=False)
-_LOCK_HOLD_MAX: Final = Quantity("row locked, longest", "ms", more_is_better=False)
+_LOCK_HOLD_MAX: Final = Quantity("row locked, longest", "ms", more_is_better=False, is_longest=True)
 _LOST: Final = Quantity("transactions not done that would have been", "", more_is_better=False)
 _GOODPUT: Final = Quantity("done in 100 ms", "", more_is_better=True)
 _VICTIM: Final = Quantity("update of a hot row, by sending time", "ms", more_is_better=False)
@@ -95,13 +97,13 @@ CATALOGUE: Final[Mapping[Section, Entry]] = {
             "goodput_before_per_s": Quantity("done before the crash", "per second", more_is_better=True),
             "lost": _LOST,
             "victim_p99_ms": Quantity("update of a hot row, 99th percentile", "ms", more_is_better=False),
-            "victim_max_ms": Quantity("update of a hot row, longest", "ms", more_is_better=False),
+            "victim_max_ms": Quantity("update of a hot row, longest", "ms", more_is_better=False, is_longest=True),
             "victim_late_share": Quantity("updates of hot rows not done within a second", "%", more_is_better=False),
             "control_p99_ms": Quantity("update of a row nobody else uses, 99th percentile", "ms", more_is_better=False),
             "lock_hold_p50_ms": _LOCK_HOLD,
             "lock_hold_max_ms": _LOCK_HOLD_MAX,
             "in_doubt_p50_ms": Quantity("prepared, median", "ms", more_is_better=False),
-            "in_doubt_max_ms": Quantity("prepared, longest", "ms", more_is_better=False),
+            "in_doubt_max_ms": Quantity("prepared, longest", "ms", more_is_better=False, is_longest=True),
             "in_doubt_branches": Quantity("branches prepared when it died", "", more_is_better=False),
             "clear_ms": Quantity("from ready again to the last branch out of doubt", "ms", more_is_better=False),
             "unfinished": Quantity("sagas begun and not ended when it died", "", more_is_better=False),
@@ -137,8 +139,8 @@ CATALOGUE: Final[Mapping[Section, Entry]] = {
             "done_without_it_per_s": Quantity("done without it, while cut off", "per second", more_is_better=True),
             "done_with_it_per_s": Quantity("done with it, while cut off", "per second", more_is_better=True),
             "refused_with_it_share": Quantity("of those with it refused at once", "%"),
-            "victim_max_ms": Quantity("update of a row in doubt, longest", "ms", more_is_better=False),
-            "in_doubt_max_ms": Quantity("prepared, longest", "ms", more_is_better=False),
+            "victim_max_ms": Quantity("update of a row in doubt, longest", "ms", more_is_better=False, is_longest=True),
+            "in_doubt_max_ms": Quantity("prepared, longest", "ms", more_is_better=False, is_longest=True),
             "consistent_ms": Quantity("from the end of the cut to all ended", "ms", more_is_better=False),
         },
         {"goodput_per_100_ms": _GOODPUT, "cut_ms": Quantity("cut off from and until", "ms since the load began")},
@@ -155,7 +157,9 @@ CATALOGUE: Final[Mapping[Section, Entry]] = {
             ),
             "half_per_10000": _HALF,
             "reservation_p50_ms": Quantity("reserved without being sold, median", "ms", more_is_better=False),
-            "reservation_max_ms": Quantity("reserved without being sold, longest", "ms", more_is_better=False),
+            "reservation_max_ms": Quantity(
+                "reserved without being sold, longest", "ms", more_is_better=False, is_longest=True
+            ),
             "compensated_per_10000": _UNDONE,
             "throughput_per_s": _THROUGHPUT,
         },

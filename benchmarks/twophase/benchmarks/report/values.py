@@ -10,7 +10,6 @@ or concludes picks what it needs by name; the names of each section, with their 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -75,23 +74,6 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
-    """A figure over the repetitions: the median, and the least and the most."""
-
-    median: float
-    least: float
-    most: float
-    repetitions: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Self | None:
-        """None if there are no values."""
-        if not values:
-            return None
-        return cls(statistics.median(values), min(values), max(values), len(values))
-
-
-@dataclass(frozen=True, slots=True)
 class Results:
     """A run. It is void if there is any problem: money that is missing, a ledger that is not exact, a branch left.
 
@@ -130,11 +112,6 @@ class Results:
             and who in (None, each.who)
             and all(each.factors.get(name) == level for name, level in factors.items())
         ]
-
-    def spread(self, section: Section, who: Who, figure: str, **factors: Level) -> Spread | None:
-        """A figure over the repetitions. Give every factor, or levels are mixed. None if not measured."""
-        found = (each.figures.get(figure) for each in self.of(section, who, **factors))
-        return Spread.of([value for value in found if value is not None and math.isfinite(value)])
 
     def series(self, section: Section, who: Who, name: str, **factors: Level) -> list[Sequence[float]]:
         """A series of every repetition, in their order."""

@@ -7,8 +7,10 @@ nothing else meanwhile, over connections of their own.
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, LiteralString
 
@@ -27,7 +29,7 @@ _SPARE: Final = 8
 
 @dataclass(slots=True)
 class Victim:
-    """An open loop of updates of single rows, one after the other, each in a transaction of its own.
+    """An open loop of updates of single rows, one after the other, each in a transaction of its own, at odd moments.
 
     No lock timeout; a statement ends after `timeout` seconds, and has waited at least so long. `waits` are pairs: when
     it was due, and how long it took, in seconds, the first from the time that counts. Each waits on a connection of its
@@ -58,11 +60,11 @@ class Victim:
             await load.begun.wait()
             zero = time.perf_counter()
             async with asyncio.TaskGroup() as updates:
-                number = 0
-                while (at := number / self.rate) < load.task.seconds and not load.ended.is_set():
+                for number, at in enumerate(_moments(self.rate)):
+                    if at >= load.task.seconds or load.ended.is_set():
+                        break
                     await asyncio.sleep(max(0.0, zero + at - time.perf_counter()))
                     updates.create_task(self._update(pool, self.rows[number % len(self.rows)], zero, at))
-                    number += 1
         self.waits.sort()
 
     async def _update(self, pool: AsyncConnectionPool[AsyncConnection], row: int, zero: float, at: float) -> None:
@@ -188,7 +190,9 @@ class Observer:
         ):
             await load.begun.wait()
             zero = time.perf_counter()
-            while (at := self.looks / self.rate) < load.task.seconds and not load.ended.is_set():
+            for at in _moments(self.rate):
+                if at >= load.task.seconds or load.ended.is_set():
+                    break
                 await asyncio.sleep(max(0.0, zero + at - time.perf_counter()))
                 ways = (first, self.first[1]), (second, self.second[1])
                 here, there = ways if self.looks % 2 == 0 else reversed(ways)
@@ -203,6 +207,13 @@ class Observer:
         self.shown.append(tuple(deeds))
         self.looks_half += bool(missing)
         self.half |= missing
+
+
+def _moments(rate: float) -> Iterator[float]:
+    """One in each interval of `1 / rate` seconds, anywhere in it, always the same ones. A load comes at even times, so
+    that somebody who looks at even times sees it at the same point of its way every time."""
+    chance = random.Random("moments")  # noqa: S311 - the same moments for everybody
+    return ((number + chance.random()) / rate for number in itertools.count())
 
 
 async def _rows(connection: AsyncConnection, statement: LiteralString, value: object) -> list[tuple[str]]:

@@ -13,20 +13,21 @@ from enum import Enum
 from typing import Final
 
 from twophase.benchmarks.report.catalogue import CATALOGUE
-from twophase.benchmarks.report.values import Level, Results, Section, Spread, Who
+from twophase.benchmarks.report.paper.spreads import Spread, longest_of, spread_among
+from twophase.benchmarks.report.values import Level, Results, Section, Who
 
 MARGIN: Final = 0.05
-"""Medians that are closer than this share are no difference: a few repetitions cannot tell them apart."""
+"""Medians that are closer than this share are no difference: it is of no use to anybody."""
 ONCE_MARGIN: Final = 0.25
 """The same, if there is only one repetition: then nobody knows the spread."""
-TWICE_MARGIN: Final = 0.15
-"""The same, with two: of four equal figures the first two are the lowest or the highest every third time."""
+_WHOLE: Final = {"%": 100.0, "per 10,000": 10_000.0}
+"""By the unit of a share."""
 
 
 class Strength(Enum):
     """How sure a difference is. The value is what the report says of it."""
 
-    CLEAR = "clear: no repetition of one came near the other"
+    CLEAR = "clear: the spreads are far from each other"
     LIKELY = "likely: the medians lie outside each other's spread, the spreads overlap"
     ONCE = "measured once: the spread is not known"
     NONE = "no difference: within the spread"
@@ -45,34 +46,45 @@ class Comparison:
     def strength(self) -> Strength:
         """How sure it is that the two differ."""
         first, second = self.first, self.second
-        high, low = max(first.median, second.median), min(first.median, second.median)
-        margin = {1: ONCE_MARGIN, 2: TWICE_MARGIN}.get(min(first.repetitions, second.repetitions), MARGIN)
-        if high == low or (math.isfinite(high) and high - low <= margin * high):
+        high, low = max(first.value, second.value), min(first.value, second.value)
+        once = 1 in (first.repetitions, second.repetitions)
+        if high == low or (math.isfinite(high) and high - low <= (ONCE_MARGIN if once else MARGIN) * high):
             return Strength.NONE
-        if 1 in (first.repetitions, second.repetitions):
+        if first.low <= second.value <= first.high or second.low <= first.value <= second.high:
+            return Strength.NONE
+        if once:
             return Strength.ONCE
-        if first.least <= second.median <= first.most or second.least <= first.median <= second.most:
-            return Strength.NONE
-        return Strength.CLEAR if first.most < second.least or second.most < first.least else Strength.LIKELY
+        return Strength.CLEAR if first.high < second.low or second.high < first.low else Strength.LIKELY
 
     @property
     def first_is_better(self) -> bool | None:
         """None if there is no difference that can be told."""
         if self.strength is Strength.NONE:
             return None
-        return (self.first.median > self.second.median) is self.more_is_better
+        return (self.first.value > self.second.value) is self.more_is_better
 
     @property
     def ratio(self) -> float:
         """The higher median by the lower one; infinite if that is zero."""
-        high, low = max(self.first.median, self.second.median), min(self.first.median, self.second.median)
+        high, low = max(self.first.value, self.second.value), min(self.first.value, self.second.value)
         return high / low if low else math.inf
 
 
 def spread_of(results: Results, section: Section, who: Who, figure: str, **factors: Level) -> Spread | None:
-    """A figure over the repetitions. Unlike `Results.spread`, what never ended counts, as endless."""
-    found = (each.figures.get(figure) for each in results.of(section, who, **factors))
-    return Spread.of([value for value in found if value is not None and not math.isnan(value)])
+    """A figure over the repetitions; what never ended counts, as endless. Give every factor, or levels are mixed."""
+    cells: dict[tuple[object, ...], list[float]] = {}
+    values = []
+    for each in results.of(section):
+        value = each.figures.get(figure)
+        if value is None or math.isnan(value):
+            continue
+        cells.setdefault((each.who, *sorted(each.factors.items())), []).append(value)
+        if each.who is who and all(each.factors.get(name) == level for name, level in factors.items()):
+            values.append(value)
+    known = CATALOGUE[section].figures[figure]
+    if known.is_longest:
+        return longest_of(values)
+    return spread_among(values, list(cells.values()), whole=_WHOLE.get(known.unit))
 
 
 def combinations(results: Results, section: Section, *whos: Who) -> list[Mapping[str, Level]]:
@@ -122,7 +134,7 @@ def _crossing(before: Comparison, after: Comparison, factor: str) -> float | Non
     low, high = before.factors[factor], after.factors[factor]
     if not isinstance(low, int | float) or not isinstance(high, int | float) or low <= 0 or high <= 0:
         return None
-    medians = (before.first.median, before.second.median, after.first.median, after.second.median)
+    medians = (before.first.value, before.second.value, after.first.value, after.second.value)
     if not all(math.isfinite(median) and median > 0 for median in medians):
         return None
     one, other = math.log(medians[0] / medians[1]), math.log(medians[2] / medians[3])

@@ -112,9 +112,12 @@ LIMITS: Final[Mapping[Section, str]] = {
 }
 
 COMPARED: Final = (
-    "Every figure is the median of the repetitions, with the least and the most beside it. One contender is said to"
-    " be better only if the medians lie outside each other's spread and more than 5 % apart (15 % with two"
-    " repetitions, 25 % with one); otherwise there is no difference. All contenders do the same work on the same"
+    "Every figure is the median of the repetitions, and beside it stands its spread: where 19 of 20 medians of another"
+    " run on the same machine are expected. What is called the longest is so of all repetitions, and its spread is what"
+    " was seen. The spread of the others is computed from how much the repetitions differ, those of the figure"
+    " itself and, since they are few, those of the same figure at all settings of its section. One contender is said to"
+    " be better only if the medians lie outside each other's spread and more than 5 % apart; otherwise there is no"
+    " difference. All contenders do the same work on the same"
     " databases with the same settings, in turn within one run. Nobody tries again what was refused, no contender and"
     " no client: refusals stand beside what was done, and what a retry would cost is not in any figure. After every"
     " measurement the money and the ledgers are checked, and a run that is not exact is void."

@@ -27,7 +27,7 @@ def by_contender(found: Results, section: Section, figure: str) -> Table | None:
         ]
         for factors in combinations(found, section)
     ]
-    caption = f"{quantity(entry.figures[figure])}: median (least to most)"
+    caption = f"{quantity(entry.figures[figure])}: median (spread)"
     names = [NAMES[who] for who in whos]
     return Table(sentence(caption), [*_heads(entry.factors), *names], rows, len(entry.factors))
 
@@ -46,7 +46,7 @@ def by_figure(found: Results, section: Section, figures: Sequence[str], caption:
                 rows.append([*_factors(entry.factors, factors), NAMES[who], *map(spread, spreads)])
     heads = [quantity(entry.figures[name]) for name in kept]
     head = [*_heads(entry.factors), "contender", *heads]
-    return Table(f"{caption}: median (least to most)", head, rows, len(entry.factors) + 1)
+    return Table(f"{caption}: median (spread)", head, rows, len(entry.factors) + 1)
 
 
 def _factors(known: Mapping[str, Quantity], factors: Mapping[str, Level]) -> list[str]:

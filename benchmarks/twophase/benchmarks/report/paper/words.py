@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from twophase.benchmarks.report.catalogue import Quantity
-from twophase.benchmarks.report.values import NEVER, Level, Section, Spread, Who
+from twophase.benchmarks.report.paper.spreads import Spread
+from twophase.benchmarks.report.values import NEVER, Level, Section, Who
 
 NAMES: Final[Mapping[Who, str]] = {
     Who.LOCAL: "independent local commits",
@@ -82,12 +83,12 @@ def times(ratio: float) -> str:
 
 
 def spread(found: Spread | None) -> str:
-    """Median, and least to most if there is more than one repetition: 120 (110 to 133)."""
+    """Median, and where another run's would lie if there is more than one repetition: 120 (110 to 133)."""
     if found is None:
         return "–"
     if found.repetitions == 1:
-        return number(found.median)
-    return f"{number(found.median)} ({number(found.least)} to {number(found.most)})"
+        return number(found.value)
+    return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"
 
 
 def quantity(found: Quantity) -> str:

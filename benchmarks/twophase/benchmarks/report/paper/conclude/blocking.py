@@ -35,7 +35,7 @@ def waiting(found: Results) -> Conclusion | None:
     outage = chosen.factors["outage_s"]
     better = better_of(chosen)
     dead = "never started again" if outage == NEVER else f"dead for {plain(outage)} s"
-    one, two = milliseconds(chosen.first.median), milliseconds(chosen.second.median)
+    one, two = milliseconds(chosen.first.value), milliseconds(chosen.second.value)
     if better is None:
         text = (
             f"A coordinator that is {dead} makes others wait no longer under one than under the other: up to {one} for"
@@ -142,7 +142,7 @@ def cut_off(found: Results) -> Conclusion | None:
     chosen = line[-1]
     better = better_of(chosen)
     cut = f"{plain(chosen.factors['seconds'])} s"
-    one, two = milliseconds(chosen.first.median), milliseconds(chosen.second.median)
+    one, two = milliseconds(chosen.first.value), milliseconds(chosen.second.value)
     if better is None:
         text = f"A partition of {cut} makes others wait for a row as long under both: {SAME}."
     else:
@@ -179,11 +179,11 @@ def clearing(found: Results) -> Conclusion | None:
         return None
     took.sort(key=lambda each: float(each[0]["branches"]))
     most = took[-1][0]["branches"]
-    chosen, slowest = max((each for each in took if each[0]["branches"] == most), key=lambda each: each[1].median)
+    chosen, slowest = max((each for each in took if each[0]["branches"] == most), key=lambda each: each[1].value)
     text = (
-        f"{plain(most)} branches left in doubt are gone {milliseconds(slowest.median)} after the coordinator is"
+        f"{plain(most)} branches left in doubt are gone {milliseconds(slowest.value)} after the coordinator is"
         " started, and nobody has to do anything but start it."
-        if math.isfinite(slowest.median)
+        if math.isfinite(slowest.value)
         else f"{plain(most)} branches left in doubt were not gone in the time measured."
     )
     return Conclusion(

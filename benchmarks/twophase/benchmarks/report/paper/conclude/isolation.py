@@ -18,7 +18,7 @@ def visible(found: Results) -> Conclusion | None:
         return None
     chosen = max(line, key=lambda each: float(each.factors.get("refused_share", 0)))
     better = better_of(chosen)
-    one, two = number(chosen.first.median), number(chosen.second.median)
+    one, two = number(chosen.first.value), number(chosen.second.value)
     if better is None:
         text = f"Of 10,000 looks at both databases, {one} see two-phase commit half done and {two} a saga: {SAME}."
     else:
@@ -29,8 +29,8 @@ def visible(found: Results) -> Conclusion | None:
         for who in (Who.TWO_PHASE, Who.SAGA)
     }
     saga = undone[Who.SAGA]
-    if saga is not None and saga.median > 0:
-        text += f" {number(saga.median)} see what the saga undoes later."
+    if saga is not None and saga.value > 0:
+        text += f" {number(saga.value)} see what the saga undoes later."
     for who, seen in undone.items():
         if seen is not None:
             figures.append((f"seen and undone later, {NAMES[who]}", f"{spread(seen)} per 10,000"))

@@ -19,6 +19,7 @@ from twophase.benchmarks.report.paper.conclude.values import (
     subject,
     verdict,
 )
+from twophase.benchmarks.report.paper.spreads import Spread
 from twophase.benchmarks.report.paper.words import (
     NAMES,
     level,
@@ -30,7 +31,7 @@ from twophase.benchmarks.report.paper.words import (
     spread,
     times,
 )
-from twophase.benchmarks.report.values import Level, Results, Section, Spread, Who
+from twophase.benchmarks.report.values import Level, Results, Section, Who
 
 _MANY: Final = 100
 """Refusals in 10,000 from which on they are told in the sentence itself."""
@@ -77,7 +78,7 @@ def latency(found: Results) -> Conclusion | None:
     chosen = max(usual, key=lambda each: float(each.factors["offered_per_s"]))
     better = better_of(chosen)
     rate = level("offered_per_s", chosen.factors["offered_per_s"])
-    one, two = milliseconds(chosen.first.median), milliseconds(chosen.second.median)
+    one, two = milliseconds(chosen.first.value), milliseconds(chosen.second.value)
     if better is None:
         text = f"With {rate}, the slowest of a hundred takes as long under both: {SAME}."
     else:
@@ -125,11 +126,11 @@ def contention(found: Results) -> Conclusion | None:
         refused = spread_of(found, Section.CONTENTION, who, "refused_per_10000", **last.factors)
         if refused is not None:
             figures.append((f"refused, {NAMES[who]}", f"{spread(refused)} per 10,000"))
-        if refused is not None and refused.median >= _MANY:
-            text += f" Of 10,000 tries, {number(refused.median)} are refused under {subject(who)}, conflicts included."
+        if refused is not None and refused.value >= _MANY:
+            text += f" Of 10,000 tries, {number(refused.value)} are refused under {subject(who)}, conflicts included."
     in_turn = spread_of(found, Section.CONTENTION, Who.IN_TURN, "throughput_per_s", **last.factors)
     if in_turn is not None:
-        text += f" If its branches prepare in turn, two-phase commit does {number(in_turn.median)} a second."
+        text += f" If its branches prepare in turn, two-phase commit does {number(in_turn.value)} a second."
         figures.append((NAMES[Who.IN_TURN], f"{spread(in_turn)} per second"))
     clients = level("clients", last.factors["clients"]) if "clients" in last.factors else ""
     return Conclusion(
@@ -180,7 +181,7 @@ def price(found: Results) -> Conclusion | None:
     if chosen.first_is_better is None:
         text = f"Atomicity costs nothing that can be told beside independent local commits: {SAME}."
     elif chosen.first_is_better:
-        share = chosen.second.median / chosen.first.median
+        share = chosen.second.value / chosen.first.value
         text = (
             f"Atomicity has its price: two-phase commit does {number(100 * share)} % of what independent local commits"
             " do, which promise nothing."
@@ -236,9 +237,9 @@ def peers(found: Results) -> Conclusion | None:
 
 
 def _share(chosen: Comparison) -> str:
-    if not chosen.second.median:
+    if not chosen.second.value:
         return "more than"
-    ratio = chosen.first.median / chosen.second.median
+    ratio = chosen.first.value / chosen.second.value
     return f"{times(ratio)} as much as" if ratio > 1 else f"{number(100 * ratio)} % of what is done by"
 
 
@@ -275,7 +276,7 @@ def fan_out(found: Results) -> Conclusion | None:
 
 
 def _price_elsewhere(line: Sequence[Comparison]) -> str:
-    shares = [each.second.median / each.first.median for each in line if each.first.median]
+    shares = [each.second.value / each.first.value for each in line if each.first.value]
     free = [each for each in line if each.strength is Strength.NONE]
     told = f"between {number(100 * min(shares))} and {number(100 * max(shares))} % over all settings" if shares else ""
     if len(line) == 1:

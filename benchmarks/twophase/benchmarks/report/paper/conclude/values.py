@@ -93,7 +93,7 @@ def worst_points(found: Results) -> dict[Who, Level]:
         worst = -math.inf
         for point in dict.fromkeys(each.factors["point"] for each in found.of(Section.CRASH, who)):
             wait = sum(
-                min(spread.median, 1e9)
+                min(spread.value, 1e9)
                 for outage in found.levels(Section.CRASH, "outage_s")
                 if (spread := spread_of(found, Section.CRASH, who, "victim_max_ms", point=point, outage_s=outage))
             )

@@ -15,8 +15,9 @@ from twophase.benchmarks.report.catalogue import CATALOGUE
 from twophase.benchmarks.report.paper.blocks import Plot
 from twophase.benchmarks.report.paper.compare import spread_of
 from twophase.benchmarks.report.paper.draw.canvas import Grid, label_ends, line, log_scale, named, plot
+from twophase.benchmarks.report.paper.spreads import Spread
 from twophase.benchmarks.report.paper.words import plain, quantity
-from twophase.benchmarks.report.values import Level, Results, Section, Spread, Who
+from twophase.benchmarks.report.values import Level, Results, Section, Who
 
 _WIDE: Final = 8
 """From this ratio of the highest to the lowest on, an axis is logarithmic."""
@@ -156,7 +157,7 @@ def _row(
 def _panel(axes: Axes, panel: _Panel, lines: Mapping[Who, list[tuple[int, Spread]]], ticks: Sequence[str]) -> None:
     for who, measured in lines.items():
         line(axes, who, [place for place, _ in measured], [spread for _, spread in measured])
-    medians = [spread.median for measured in lines.values() for _, spread in measured]
+    medians = [spread.value for measured in lines.values() for _, spread in measured]
     if min(medians) > 0 and max(medians) >= _WIDE * min(medians):
         log_scale(axes, y=True)
     else:
@@ -167,4 +168,4 @@ def _panel(axes: Axes, panel: _Panel, lines: Mapping[Who, list[tuple[int, Spread
     axes.set_xlabel(quantity(entry.factors[panel.factor]))
     axes.set_ylabel(entry.figures[panel.figure].unit)
     axes.set_title(panel.title)
-    label_ends(axes, [(measured[-1][0], measured[-1][1].median, named(who)) for who, measured in lines.items()])
+    label_ends(axes, [(measured[-1][0], measured[-1][1].value, named(who)) for who, measured in lines.items()])

@@ -14,8 +14,9 @@ from twophase.benchmarks.report.catalogue import CATALOGUE
 from twophase.benchmarks.report.paper.blocks import Plot
 from twophase.benchmarks.report.paper.compare import combinations, spread_of
 from twophase.benchmarks.report.paper.draw.canvas import LOOKS, Grid, named, plot
+from twophase.benchmarks.report.paper.spreads import Spread
 from twophase.benchmarks.report.paper.words import levels, number, quantity
-from twophase.benchmarks.report.values import Level, Results, Section, Spread, Who
+from twophase.benchmarks.report.values import Level, Results, Section, Who
 
 _ANOMALIES = ("seen_half_per_10000", "undone_seen_per_10000", "half_per_10000")
 
@@ -99,7 +100,7 @@ def _bars(found: Results, section: Section, figure: str, factors: Mapping[str, L
     return {
         who: spread
         for who in found.whos(section)
-        if (spread := spread_of(found, section, who, figure, **factors)) is not None and math.isfinite(spread.median)
+        if (spread := spread_of(found, section, who, figure, **factors)) is not None and math.isfinite(spread.value)
     }
 
 
@@ -107,11 +108,11 @@ def _panel(axes: Axes, bars: Mapping[Who, Spread], unit: str) -> None:
     whos: Sequence[Who] = list(bars)
     for place, who in enumerate(whos):
         look, spread = LOOKS[who], bars[who]
-        axes.barh(place, spread.median, height=0.66, facecolor=look.fill, edgecolor=look.colour, hatch=look.hatch)
-        axes.plot([spread.least, spread.most], [place, place], color="black", linewidth=0.9)
+        axes.barh(place, spread.value, height=0.66, facecolor=look.fill, edgecolor=look.colour, hatch=look.hatch)
+        axes.plot([spread.low, spread.high], [place, place], color="black", linewidth=0.9)
         axes.annotate(
-            number(spread.median),
-            (max(spread.most, spread.median), place),
+            number(spread.value),
+            (max(spread.high, spread.value), place),
             xytext=(4, 0),
             textcoords="offset points",
             va="center",
@@ -119,7 +120,7 @@ def _panel(axes: Axes, bars: Mapping[Who, Spread], unit: str) -> None:
     axes.set_yticks(range(len(whos)), [named(who) for who in whos])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    highest = max((spread.most for spread in bars.values()), default=0.0)
+    highest = max((spread.high for spread in bars.values()), default=0.0)
     axes.set_xlim(0, highest * 1.3 if highest else 1)
     if not highest:
         axes.set_xticks([0])

@@ -20,8 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from twophase.benchmarks.report.paper.blocks import Plot
+from twophase.benchmarks.report.paper.spreads import Spread
 from twophase.benchmarks.report.paper.words import NAMES
-from twophase.benchmarks.report.values import Spread, Who
+from twophase.benchmarks.report.values import Who
 
 WIDTH: Final = 9.6
 """Of every drawing, in inches: all text has the same size on the page."""
@@ -94,11 +95,11 @@ def named(who: Who) -> str:
 
 
 def line(axes: Axes, who: Who, xs: Sequence[float], spreads: Sequence[Spread]) -> None:
-    """Medians as a line, with a bar from the least to the most."""
+    """Medians as a line, with a bar from the low to the high end of the spread."""
     look = LOOKS[who]
-    medians = [_drawn(each.median) for each in spreads]
-    below = [max(0.0, median - _drawn(each.least)) for median, each in zip(medians, spreads, strict=True)]
-    above = [max(0.0, _drawn(each.most) - median) for median, each in zip(medians, spreads, strict=True)]
+    medians = [_drawn(each.value) for each in spreads]
+    below = [max(0.0, median - _drawn(each.low)) for median, each in zip(medians, spreads, strict=True)]
+    above = [max(0.0, _drawn(each.high) - median) for median, each in zip(medians, spreads, strict=True)]
     axes.errorbar(
         xs,
         medians,
