@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
-from twophase.benchmarks import cpu, through_coordinator, transfer
+from twophase.benchmarks import clients, cpu, through_coordinator
+from twophase.benchmarks.clients import Clients
 from twophase.benchmarks.contenders import Contender, Places
 from twophase.benchmarks.revision import revision
-from twophase.benchmarks.transfer import Driver
 from twophase.benchmarks.workload import Order
 from twophase.contract.addresses import Address
 from twophase.coordinator.client import Committed, Protocol, TransactionAborted
@@ -31,13 +32,19 @@ def nowhere() -> Places:
     return Places(at, at)
 
 
+async def loop_clients(guardian: Guardian, directory: Path, places: Places) -> Clients:
+    environment = places.to_environment()
+    module = "twophase.benchmarks.driver"
+    return await Clients.start(module, Contender.LOOP, environment=environment, guardian=guardian, directory=directory)
+
+
 async def test_a_contender_that_fails_ends_the_run_with_what_it_said(
     guardian: Guardian, tmp_path: Path, nowhere: Places
 ) -> None:
-    driver = await Driver.start(Contender.LOOP, nowhere, guardian=guardian, directory=tmp_path)
+    driver = await loop_clients(guardian, tmp_path, nowhere)
     try:
-        with pytest.raises(ProcessFailed, match=r"bench-loop ended in its round(.|\n)*refused"):
-            await driver.run(ORDER, lambda _: None)
+        with pytest.raises(ProcessFailed, match=r"clients-loop ended in its work(.|\n)*refused"):
+            await driver.run(asdict(ORDER), lambda _: None, seconds=0.05)
     finally:
         await driver.close()
 
@@ -45,12 +52,12 @@ async def test_a_contender_that_fails_ends_the_run_with_what_it_said(
 async def test_a_contender_that_says_nothing_ends_the_run(
     guardian: Guardian, tmp_path: Path, nowhere: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "_PATIENCE", 0.1)
-    driver = await Driver.start(Contender.LOOP, nowhere, guardian=guardian, directory=tmp_path)
+    monkeypatch.setattr(clients, "PATIENCE", 0.1)
+    driver = await loop_clients(guardian, tmp_path, nowhere)
     # Whoever gives the orders wakes it up; here it cannot.
     monkeypatch.setattr(driver.program, "signal", lambda _: None)
-    with pytest.raises(ProcessFailed, match="bench-loop has not ended its round"):
-        await driver.run(ORDER, lambda _: None)
+    with pytest.raises(ProcessFailed, match="clients-loop has not ended its work"):
+        await driver.run(asdict(ORDER), lambda _: None, seconds=0.05)
     monkeypatch.undo()
     await driver.close()
 
@@ -64,7 +71,7 @@ def wait_until_frozen(pid: int) -> None:
 
 @pytest.mark.skipif(not cpu.is_known(), reason="this machine has no /proc")
 async def test_whoever_is_not_at_work_is_frozen(guardian: Guardian, tmp_path: Path, nowhere: Places) -> None:
-    driver = await Driver.start(Contender.LOOP, nowhere, guardian=guardian, directory=tmp_path)
+    driver = await loop_clients(guardian, tmp_path, nowhere)
     try:
         await asyncio.to_thread(wait_until_frozen, driver.program.pid)
     finally:

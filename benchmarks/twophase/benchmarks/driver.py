@@ -1,20 +1,19 @@
-"""The process of one contender's clients: it takes orders for rounds over a socket, and answers with what happened.
+"""The process of one contender's clients: it takes orders for rounds, and answers with what happened.
 
-Lives here: that conversation, in lines of JSON. Must not live here: what a contender does. Run as
-`python -m twophase.benchmarks.driver NAME HOST:PORT`; ends when whoever gives the orders has gone.
+Lives here: which contender does what is asked for. Must not live here: how it is asked (`conversation`), what a
+contender does. Run as `python -m twophase.benchmarks.driver NAME HOST:PORT`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import socket
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from twophase.benchmarks.contenders import Contender, Places
+from twophase.benchmarks.conversation import serve
 from twophase.benchmarks.pacing import Client, Tell, run_threads
 from twophase.benchmarks.workload import Order, Tally
 from twophase.contract.addresses import Address
@@ -54,27 +53,11 @@ def _in_threads(clients: Callable[[Places, int], AbstractContextManager[Client]]
     return run
 
 
-def serve(contender: Contender, listen: Address, run: _Round) -> None:
-    """Takes one visitor, and from it one order after the other."""
-    with socket.create_server((listen.host, listen.port)) as server:
-        sys.stdout.write(f"twophase benchmark '{contender}' is ready on {listen}\n")
-        sys.stdout.flush()
-        visitor, _ = server.accept()
-    with visitor, visitor.makefile("rw", encoding="utf-8", newline="\n") as lines:
-
-        def tell(answer: dict[str, Any]) -> None:
-            lines.write(json.dumps(answer) + "\n")
-            lines.flush()
-
-        for line in lines:
-            tally = run(Order(**json.loads(line)), lambda moment: tell({"at": moment}))
-            tell({"at": "done", **tally.to_json()})
-
-
 def main() -> None:
     """The process."""
     contender, listen = Contender(sys.argv[1]), Address.parse(sys.argv[2])
-    serve(contender, listen, rounds_of(contender, Places.from_environment()))
+    run = rounds_of(contender, Places.from_environment())
+    serve(f"twophase benchmark '{contender}'", listen, lambda order, tell: run(Order(**order), tell).to_json())
 
 
 if __name__ == "__main__":

@@ -8,29 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
-import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final
 
 from twophase.benchmarks import cpu
 from twophase.benchmarks.audit import problems_with_ledgers, problems_with_money, wait_for_rest
 from twophase.benchmarks.bank import FILL, LEFT, NAMES, OPENING, RIGHT, SCHEMA
+from twophase.benchmarks.clients import Clients
 from twophase.benchmarks.contenders import OURS, Contender, Places, versions
 from twophase.benchmarks.revision import revision
 from twophase.benchmarks.values import Measured, Plan, Report
 from twophase.benchmarks.workload import Books, Order
 from twophase.participant.resource import Settings
 from twophase.sandbox.drill.setting import setting_of
-from twophase.sandbox.errors import ProcessFailed
 from twophase.sandbox.guardian import Guardian
-from twophase.sandbox.logs import tail_of
-from twophase.sandbox.ports import LOOPBACK
-from twophase.sandbox.processes import Program
 from twophase.sandbox.system import Service, System
 
 POSTGRES: Final = {
@@ -44,13 +37,9 @@ POSTGRES: Final = {
     "checkpoint_timeout": "1h",
     "autovacuum": "off",
 }
-_DRIVER: Final = (sys.executable, "-m", "twophase.benchmarks.driver")
+_CLIENTS: Final = "twophase.benchmarks.driver"
 _STATE: Final = "dbos"
 _SPARE: Final = 60  # connections, beside those of the clients
-_LINE_BYTES: Final = 1 << 28
-# How long a round may take beyond its time: connecting, and what is under way at its end.
-_PATIENCE: Final = 90.0
-_FAREWELL: Final = 10.0
 
 Progress = Callable[[Contender, int, int], None]
 """Is told who is measured now, with how many clients, in which round."""
@@ -102,7 +91,7 @@ class _Run:
         self.problems: list[str] = []
         self.txids: set[str] = set()
         self._books = Books()
-        self._drivers: dict[Contender, Driver] = {}
+        self._drivers: dict[Contender, Clients] = {}
 
     @contextlib.asynccontextmanager
     async def drivers(self) -> AsyncIterator[None]:
@@ -128,7 +117,7 @@ class _Run:
                 readings.append(self._cpu(driver))
                 threads.append(self._threads(driver))
 
-        told = await driver.run(order, read)
+        told = await driver.run(asdict(order), read, seconds=order.warm_up + order.seconds)
         self._books.add(Books.from_json(told["books"]))
         self.txids.update(told["txids"])
         self.measured.append(
@@ -149,7 +138,7 @@ class _Run:
         found += await asyncio.to_thread(problems_with_money, self.system, self._books)
         self.problems += [where + problem for problem in found]
 
-    def _cpu(self, driver: Driver) -> dict[str, float]:
+    def _cpu(self, driver: Clients) -> dict[str, float]:
         system = self.system
         return {
             "clients": cpu.of_process(driver.program.pid),
@@ -158,7 +147,7 @@ class _Run:
             "postgres": sum(cpu.of_family(cluster.pid) for cluster in system.clusters.values()),
         }
 
-    def _threads(self, driver: Driver) -> dict[str, float]:
+    def _threads(self, driver: Clients) -> dict[str, float]:
         processes = {
             "clients": [driver.program],
             "coordinator": [self.system.coordinator],
@@ -171,59 +160,16 @@ class _Run:
                 found[name] = found.get(name, 0.0) + seconds
         return found
 
-    async def _start(self, contender: Contender) -> Driver:
+    async def _start(self, contender: Contender) -> Clients:
         system = self.system
         places = Places(system.dsn(LEFT), system.dsn(RIGHT), system.address, _state(contender, system))
-        return await Driver.start(contender, places, guardian=system.guardian, directory=system.directory)
-
-
-class Driver:
-    """The process of a contender's clients."""
-
-    def __init__(self, program: Program, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.program = program
-        self._reader = reader
-        self._writer = writer
-
-    @classmethod
-    async def start(cls, contender: Contender, places: Places, *, guardian: Guardian, directory: Path) -> Self:
-        """Starts it, and freezes it until it has something to do. Raises `ProcessFailed`."""
-        program = Program(
-            f"bench-{contender}",
-            lambda listen: [contender, listen],
-            guardian=guardian,
-            directory=directory,
+        return await Clients.start(
+            _CLIENTS,
+            contender,
             environment=places.to_environment(),
-            executable=_DRIVER,
+            guardian=system.guardian,
+            directory=system.directory,
         )
-        await program.start()
-        reader, writer = await asyncio.open_connection(LOOPBACK, program.port, limit=_LINE_BYTES)
-        program.signal(signal.SIGSTOP)
-        return cls(program, reader, writer)
-
-    async def close(self) -> None:
-        """Ends it; it holds nothing that would be lost."""
-        self._writer.close()
-        await self.program.kill()
-
-    async def run(self, order: Order, on_moment: Callable[[str], None]) -> dict[str, Any]:
-        """One round; `on_moment` is called as its time begins and as it ends. Raises `ProcessFailed`."""
-        self.program.signal(signal.SIGCONT)
-        self._writer.write(json.dumps(asdict(order)).encode() + b"\n")
-        try:
-            async with asyncio.timeout(order.warm_up + order.seconds + _PATIENCE):
-                async for line in self._reader:
-                    told: dict[str, Any] = json.loads(line)
-                    if told["at"] == "done":
-                        self.program.signal(signal.SIGSTOP)
-                        return told
-                    on_moment(told["at"])
-        except TimeoutError as error:
-            raise ProcessFailed(f"{self.program.name} has not ended its round. {tail_of(self.program.log)}") from error
-        # It hangs up before it has said why.
-        with contextlib.suppress(TimeoutError):
-            await self.program.wait(timeout=_FAREWELL)
-        raise ProcessFailed(f"{self.program.name} ended in its round. {tail_of(self.program.log)}")
 
 
 def _state(contender: Contender, system: System) -> str:

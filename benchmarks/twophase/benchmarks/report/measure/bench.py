@@ -20,12 +20,12 @@ from typing import Final, LiteralString
 import psycopg
 
 from twophase.benchmarks import cpu
+from twophase.benchmarks.clients import Clients
 from twophase.benchmarks.report.measure import books as bookkeeping
 from twophase.benchmarks.report.measure import orders
 from twophase.benchmarks.report.measure.bank import BANKS, FANNED, FILL, OPENING, SCHEMA
 from twophase.benchmarks.report.measure.books import Books
 from twophase.benchmarks.report.measure.business import Transfer, Workload, participants_of
-from twophase.benchmarks.report.measure.clients import Driver
 from twophase.benchmarks.report.measure.contenders.places import Places
 from twophase.benchmarks.report.measure.task import Answer, Log, Task, Told
 from twophase.benchmarks.report.values import Who
@@ -58,6 +58,7 @@ OURS: Final = frozenset({Who.TWO_PHASE, Who.IN_TURN, Who.SAGA})
 _SERVERS: Final = {"left": "one", "right": "two", "far": "two", "order": "one", "payment": "one"}
 _FAN: Final = (sys.executable, "-m", "twophase.benchmarks.report.measure.fan")
 _STATE: Final = "dbos"
+_CLIENTS: Final = "twophase.benchmarks.report.measure.driver"
 _REST_SECONDS: Final = 30.0
 _POLL: Final = 0.02
 _PREPARED: Final = "SELECT gid, database FROM pg_prepared_xacts ORDER BY gid"  # of the whole server
@@ -115,7 +116,7 @@ class Bench:
     def __init__(self, system: System, accounts: int) -> None:
         self.system = system
         self.accounts = accounts
-        self._drivers: dict[Who, Driver] = {}
+        self._drivers: dict[Who, Clients] = {}
         self._fan: Program | None = None
         self._numbers = itertools.count(1)
 
@@ -180,7 +181,8 @@ class Bench:
         async with asyncio.TaskGroup() as group:
             for each in beside:
                 group.create_task(_coroutine(each(load)))
-            run.log = await driver.run(task, at)
+            told = await driver.run(task.to_json(), at, seconds=task.warm_up + task.seconds + task.timeout)
+            run.log = Log.from_json(told)
             load.ended.set()
         done = sum(answer.told == "ok" for answer in run.log.inside())
         if len(readings) == 2 and done:
@@ -233,12 +235,18 @@ class Bench:
         """The same as an URI."""
         return self.system.clusters[_server_of(participant)].dsn(participant)
 
-    async def _driver(self, who: Who) -> Driver:
+    async def _driver(self, who: Who) -> Clients:
         if who not in self._drivers:
             system = self.system
             names = [*BANKS, *orders.NAMES, *FANNED]
             places = Places({name: self.dsn(name) for name in names}, system.address, self._state(who))
-            self._drivers[who] = await Driver.start(who, places, system)
+            self._drivers[who] = await Clients.start(
+                _CLIENTS,
+                who,
+                environment=places.to_environment(),
+                guardian=system.guardian,
+                directory=system.directory,
+            )
         return self._drivers[who]
 
     def _state(self, who: Who) -> str:
@@ -246,7 +254,7 @@ class Bench:
             return ""
         return self.system.clusters["one"].create_database(_STATE)
 
-    def _cpu(self, driver: Driver) -> float:
+    def _cpu(self, driver: Clients) -> float:
         system = self.system
         fan = [self._fan] if self._fan is not None else []
         programs = [driver.program, system.coordinator, *system.participants.values(), *fan]

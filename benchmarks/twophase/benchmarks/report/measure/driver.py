@@ -1,19 +1,18 @@
-"""The process of one contender's clients: it takes tasks over a socket, and answers with what they were told.
+"""The process of one contender's clients: it takes tasks, and answers with what they were told.
 
-Lives here: that conversation, in lines of JSON. Must not live here: what a contender does (`contenders`). Run as
-`python -m twophase.benchmarks.report.measure.driver NAME HOST:PORT`; ends when whoever gives the tasks has gone.
+Lives here: which contender does a task. Must not live here: how it is asked (`conversation`), what a contender does
+(`contenders`). Run as `python -m twophase.benchmarks.report.measure.driver NAME HOST:PORT`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import socket
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
+from twophase.benchmarks.conversation import serve
 from twophase.benchmarks.report.measure.contenders.places import Places
 from twophase.benchmarks.report.measure.pacing import Do, run_threads
 from twophase.benchmarks.report.measure.task import Log, Task, Tell
@@ -58,27 +57,11 @@ def _in_threads(client: Callable[[Places, Task], AbstractContextManager[Do]], pl
     return lambda task, tell: run_threads(lambda: client(places, task), task, tell)
 
 
-def serve(who: Who, listen: Address, run: _Load) -> None:
-    """Takes one visitor, and from it one task after the other."""
-    with socket.create_server((listen.host, listen.port)) as server:
-        sys.stdout.write(f"twophase report '{who}' is ready on {listen}\n")
-        sys.stdout.flush()
-        visitor, _ = server.accept()
-    with visitor, visitor.makefile("rw", encoding="utf-8", newline="\n") as lines:
-
-        def tell(answer: dict[str, Any]) -> None:
-            lines.write(json.dumps(answer) + "\n")
-            lines.flush()
-
-        for line in lines:
-            log = run(Task.from_json(json.loads(line)), lambda moment: tell({"at": moment}))
-            tell({"at": "done", **log.to_json()})
-
-
 def main() -> None:
     """The process."""
     who, listen = Who(sys.argv[1]), Address.parse(sys.argv[2])
-    serve(who, listen, load_of(who, Places.from_environment()))
+    run = load_of(who, Places.from_environment())
+    serve(f"twophase report '{who}'", listen, lambda task, tell: run(Task.from_json(task), tell).to_json())
 
 
 if __name__ == "__main__":
