@@ -16,7 +16,7 @@ from fixtures.world import BOTH, submission
 from twophase.benchmarks.history import multiply
 from twophase.coordinator.engine.api import Outcome
 from twophase.coordinator.engine.engine import Engine
-from twophase.coordinator.journal import sqlite_open
+from twophase.coordinator.journal import novelty, sqlite_open
 from twophase.coordinator.journal.sqlite import SqliteJournal
 
 SHORT = 10
@@ -84,6 +84,9 @@ async def test_a_start_takes_no_more_steps_with_a_longer_history(
 ) -> None:
     # A small file is read through once, whatever is in it.
     monkeypatch.setattr(sqlite_open, "CHECKED_BYTES", 0)
+    # Its request ids are learned beside everything else, a page at a time; here that gets no further than the first.
+    monkeypatch.setattr(novelty, "AT_ONCE", SHORT // 2)
+    monkeypatch.setattr(novelty, "PAUSE", 3600.0)
     steps = {}
     for ended, path in journals.items():
         with monkeypatch.context() as patch:
