@@ -85,6 +85,18 @@ def test_a_call_that_others_interrupt_has_two_lines() -> None:
     assert (third.file, third.ended, third.result) == ("pipe:[3]", None, None)
 
 
+def test_a_call_whose_thread_is_killed_before_it_is_none() -> None:
+    lines = [
+        f"1 fdatasync({_LOG}) = 0",
+        "2  ???( <unfinished ...>",
+        "2 <... ??? resumed>) = ?",
+        "2 +++ killed by SIGKILL +++",
+    ]
+    assert [call.name for call in syscalls.read(lines)] == ["fdatasync"]
+    with pytest.raises(Unreadable):
+        syscalls.read(["2  ???(7, 8) = 0"])
+
+
 def test_a_call_whose_thread_is_killed_in_it_has_no_end() -> None:
     (killed, resumed) = syscalls.read(
         [
