@@ -69,3 +69,10 @@ def test_hot_and_cold_rows_are_apart() -> None:
         for _, movement in deed.movements:
             assert (movement.account <= 4) is deed.hot
             assert 1 <= movement.account <= 100
+
+
+def test_the_rows_of_merchants_are_hot_at_one_bank_only() -> None:
+    found = [deed for deed in deeds(Mix(Workload.MERCHANTS, accounts=100, hot_rows=4)) if isinstance(deed, Transfer)]
+    for deed in found:
+        (_, merchants), (_, customers) = deed.movements
+        assert merchants.account <= 4 < customers.account <= 100

@@ -38,17 +38,21 @@ class Workload(StrEnum):
     UNIFORM = "transfers, uniform"
     ZIPF = "transfers, Zipf"
     HOT = "transfers, hot rows"
+    MERCHANTS = "transfers, hot rows at one database"
     ORDER = "orders at four services"
     FAN_OUT = "transfers among many"
+
+
+_HOT: Final = (Workload.HOT, Workload.MERCHANTS)
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
     """What deeds are drawn from. Shares are from 0 to 1.
 
-    `hot_rows` accounts are used by `hot_share` of the transfers (HOT), the others by the rest. `far_share` go to the
-    third bank instead of the second. `refused_share` are meant to be refused, at the last participant. `exponent` is
-    Zipf's. `participants` is for FAN_OUT.
+    `hot_rows` accounts are used by `hot_share` of the transfers (HOT at both banks, MERCHANTS at the first alone), the
+    others by the rest. `far_share` go to the third bank instead of the second. `refused_share` are meant to be refused,
+    at the last participant. `exponent` is Zipf's. `participants` is for FAN_OUT.
     """
 
     workload: Workload
@@ -148,8 +152,8 @@ def participants_of(mix: Mix) -> tuple[str, ...]:
 
 def _transfer(mix: Mix, chance: random.Random, name: str, *, doomed: bool) -> Transfer:
     amount = chance.randint(1, _LARGEST) * chance.choice((-1, 1))
-    hot = mix.workload is Workload.HOT and chance.random() < mix.hot_share
-    here, there = (_account(mix, chance, hot=hot) for _ in range(2))
+    hot = mix.workload in _HOT and chance.random() < mix.hot_share
+    here, there = (_account(mix, chance, hot=each) for each in (hot, hot and mix.workload is Workload.HOT))
     second = FAR if chance.random() < mix.far_share else RIGHT
     if doomed:
         amount, there = -abs(amount), MARKED

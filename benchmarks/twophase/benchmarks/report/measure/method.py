@@ -40,8 +40,9 @@ def method_of(plan: Plan) -> Mapping[Section, Sequence[str]]:
         Section.CRASH: [
             f"{plan.crash_repetitions} repetitions of each outage: {outages}.",
             (
-                f"{plan.crash_rate:g} transfers a second, {crash.HOT_SHARE:.0%} of them on {crash.HOT_ROWS} hot rows;"
-                f" clients give up after {crash.PATIENCE:g} s and do not try again."
+                f"{plan.crash_rate:g} transfers a second, each on one of {crash.HOT_ROWS} hot rows of the first"
+                f" database and a cold one of the second; clients give up after {crash.PATIENCE:g} s and do not try"
+                " again."
             ),
             f"{crash.VICTIM_RATE:g} updates a second of hot rows, and as many of rows that nobody wants.",
             "Goodput is back where half a second brings nine tenths of what was done before.",

@@ -3,9 +3,11 @@
 Lives here: the load, the death at a named point, the outage, and what everybody noticed. Must not live here: which
 points and outages (`plan`).
 
-An open load on hot and cold rows goes on over the death. Clients try for two seconds. Beside it somebody updates the
-hot rows without any coordinator, and somebody else rows that nobody wants. Where nobody starts the coordinator again,
-rows are locked and branches in doubt for ever: the figures say for how long that was measured, so at least so long.
+An open load of many customers on the hot rows of a few merchants goes on over the death. So whoever is in doubt holds a
+hot row, and as two transactions hardly ever want the same two rows, who waits does so because of the death and not of a
+deadlock. Clients try for two seconds. Beside it somebody updates the hot rows without any coordinator, and somebody
+else rows that nobody wants. Where nobody starts the coordinator again, rows are locked and branches in doubt for ever:
+the figures say for how long that was measured, so at least so long.
 """
 
 from __future__ import annotations
@@ -30,7 +32,6 @@ from twophase.contract.crashpoints import VARIABLE
 from twophase.sandbox.errors import ProcessFailed
 
 HOT_ROWS: Final = 8
-HOT_SHARE: Final = 0.9
 PATIENCE: Final = 2.0
 VICTIM_RATE: Final = 20.0
 _LATE: Final = 1.0
@@ -132,7 +133,7 @@ async def _one(work: Work, who: Who, armed: str, outage: float | None, seed: str
     plan, bench = work.plan, work.bench
     lasts = plan.never_seconds if outage is None else outage
     seconds = plan.crash_before + lasts + plan.crash_after
-    mix = Mix(Workload.HOT, plan.accounts - _KEPT, hot_rows=HOT_ROWS, hot_share=HOT_SHARE)
+    mix = Mix(Workload.MERCHANTS, plan.accounts - _KEPT, hot_rows=HOT_ROWS)
     task = Task(bench.next_run(), mix, seed, seconds, plan.warm_up, rate=plan.crash_rate, timeout=PATIENCE)
     kept = range(plan.accounts - _KEPT + 1, plan.accounts + 1)
     scene = _Scene(
