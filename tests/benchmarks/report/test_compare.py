@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from benchmarks.report.made_up import repeated, results
+from benchmarks.report.made_up import measurement, repeated, results
 from twophase.benchmarks.report.paper.compare import Comparison, Strength, combinations, compared, spread_of, turns
 from twophase.benchmarks.report.paper.spreads import Spread, spread_among
 from twophase.benchmarks.report.values import Level, Section, Who
@@ -99,3 +99,12 @@ def test_only_what_both_have_is_compared() -> None:
     (only,) = compared(found, Section.FAN_OUT, "p50_ms")
     assert only.factors == {"participants": 4}
     assert combinations(found, Section.FAN_OUT) == [{"participants": 2}, {"participants": 4}]
+
+
+def test_combinations_are_told_by_the_first_factor_then_by_the_next() -> None:
+    taken = [("here", 0), ("here", 1), ("there", 1), ("there", 0)]
+    found = results(
+        *(measurement(Section.CRASH, Who.SAGA, {"point": point, "outage_s": outage}, lost=1) for point, outage in taken)
+    )
+    told = [(each["point"], each["outage_s"]) for each in combinations(found, Section.CRASH)]
+    assert told == [("here", 0), ("here", 1), ("there", 0), ("there", 1)]

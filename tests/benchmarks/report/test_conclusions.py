@@ -16,9 +16,11 @@ from twophase.benchmarks.report.paper.conclude.all import (
     UNMEASURED,
     conclude,
     decisions,
+    draws,
     losses,
 )
 from twophase.benchmarks.report.paper.conclude.values import Conclusion
+from twophase.benchmarks.report.paper.words import level
 from twophase.benchmarks.report.values import NEVER, Level, Measurement, Results, Section, Who
 
 
@@ -99,7 +101,7 @@ def test_contention_finds_the_number_of_rows_at_which_the_saga_passes() -> None:
     found = of(speed.contention(contended((0, 400, 300), (100, 200, 100), (1, 50, 100))))
     assert found.better is Who.SAGA
     assert found.text.startswith("With one row for all, a saga does 2 times as many")
-    assert "at about 10 shared rows: two-phase commit is ahead before, a saga is ahead after" in found.flips_when
+    assert "a saga is ahead with one row for all (it turns at about 10 shared rows)" in found.flips_when
 
 
 def test_contention_can_favour_two_phase_commit() -> None:
@@ -113,7 +115,7 @@ def test_contention_that_makes_no_difference_says_so() -> None:
     assert found.better is None
     assert found.strength is Strength.NONE
     assert "no difference" in found.text
-    assert "between no shared row and one row for all: two-phase commit is ahead before" in found.flips_when
+    assert "two-phase commit is ahead with no shared row, no difference with one row for all" in found.flips_when
 
 
 @pytest.mark.parametrize(("refused", "is_told"), [(8_400, True), (20, False)])
@@ -135,7 +137,7 @@ def test_contention_tells_what_preparing_in_turn_brings() -> None:
     found = contended((0, 400, 300), (1, 2, 100)).measurements
     in_turn = repeated(Section.CONTENTION, Who.IN_TURN, factors, throughput_per_s=near(60))
     conclusion = of(speed.contention(results(*found, *in_turn)))
-    assert "If its branches prepare in turn, two-phase commit does 60 a second." in conclusion.text
+    assert "one after the other (in turn), a saga does 1.67 times as many." in conclusion.text
     assert "two-phase commit in turn" in conclusion.in_figures()
 
 
@@ -167,16 +169,30 @@ def test_a_dead_coordinator_makes_others_wait_under_two_phase_commit() -> None:
     found = of(blocking.waiting(crashes({0: (9, 9), 10: (10_200, 12), NEVER: (20_000, 12)}, harmless=11)))
     assert found.better is Who.SAGA
     assert "dead for 10 s" in found.text
-    assert "up to 10.3 s under two-phase commit, and for up to 12.1 ms under a saga" in found.text
+    assert "up to 10.3 s under two-phase commit, and for up to 12.1 ms under a saga." in found.text
     assert "no difference with an outage of 0 s" in found.flips_when
     assert "Killed at after-write, two-phase commit makes nobody wait longer" in found.flips_when
     assert "two-phase commit at before-commit" in found.holds_when
 
 
+def test_waits_that_last_as_long_as_the_coordinator_is_away_are_told_as_such() -> None:
+    grows = of(blocking.waiting(crashes({0: (9, 9), 1: (1_010, 12), 10: (10_200, 12)})))
+    assert grows.text.endswith("Under two-phase commit they wait as long as it is away.")
+    assert "as long as it is away" not in of(blocking.waiting(crashes({1: (400, 12), 10: (10_200, 12)}))).text
+
+
+@pytest.mark.parametrize(
+    ("point", "says"),
+    [("coordinator.after-vote", "when all had prepared and nothing was decided"), ("elsewhere", "at elsewhere")],
+)
+def test_a_point_is_told_in_words(point: str, says: str) -> None:
+    assert level("point", point) == f"killed {says}"
+
+
 def test_a_dead_coordinator_that_makes_nobody_wait_is_told_as_such() -> None:
     found = of(blocking.waiting(crashes({10: (12, 12)})))
     assert found.better is None
-    assert "no longer under one than under the other" in found.text
+    assert "about as long under both" in found.text
 
 
 def test_a_saga_can_be_the_one_that_makes_others_wait() -> None:
@@ -213,7 +229,10 @@ def test_what_a_saga_undoes_after_somebody_saw_it_is_told() -> None:
         Section.ISOLATION, Who.SAGA, {"refused_share": 10}, seen_half_per_10000=near(90), undone_seen_per_10000=near(40)
     )
     two_phase = repeated(Section.ISOLATION, Who.TWO_PHASE, {"refused_share": 10}, seen_half_per_10000=near(1))
-    assert "40 see what the saga undoes later" in of(isolation.visible(results(*saga, *two_phase))).text
+    assert (
+        "40 see something that the saga undoes later, where 10 % of them are refused"
+        in of(isolation.visible(results(*saga, *two_phase))).text
+    )
 
 
 @pytest.mark.parametrize(
@@ -241,7 +260,7 @@ def test_more_participants_in_every_direction(two_phase: float, saga: float, bet
     found = of(speed.fan_out(results(*few, *many)))
     assert found.better is better
     if better is Who.TWO_PHASE:
-        assert "at about 6 participants: a saga is ahead before, two-phase commit is ahead after" in found.flips_when
+        assert "two-phase commit is ahead with 32 participants (it turns at about 6 participants)" in found.flips_when
 
 
 def test_clearing_tells_the_slowest_of_the_most_branches() -> None:
@@ -318,7 +337,11 @@ def test_decisions_follow_the_figures() -> None:
 
 def test_losses_name_what_was_lost_and_nothing_else() -> None:
     found = conclude(capacities(one=(1, 1), many=(100, 150)))
-    assert (
-        losses(found, Who.TWO_PHASE) == "Two-phase commit loses in 1 of 1 comparisons: throughput without contention."
-    )
+    assert losses(found, Who.TWO_PHASE) == "Two-phase commit loses in throughput without contention."
     assert losses(found, Who.SAGA) == "The saga loses nowhere in what was measured."
+    assert draws(found) == ""
+
+
+def test_what_makes_no_difference_is_named() -> None:
+    found = conclude(capacities(one=(1, 1), many=(100, 100)))
+    assert draws(found) == "No difference was found in throughput without contention."

@@ -143,7 +143,7 @@ def test_the_report_opens_with_its_conclusions_then_what_the_two_are_then_the_de
     assert (first.anchor, second.anchor, third.anchor) == ("conclusions", "patterns", "which")
     assert sum(isinstance(block, Finding) for block in first.blocks) == 5
     leads = [block.lead for block in first.blocks if isinstance(block, Paragraph)]
-    assert leads[-2:] == ["Where two-phase commit loses.", "Where the saga loses."]
+    assert leads[-3:] == ["Where two-phase commit loses.", "Where the saga loses.", "Where neither does."]
     (table,) = [block for block in third.blocks if isinstance(block, Table)]
     assert {row[1] for row in table.rows} == {"two-phase commit", "saga"}
 

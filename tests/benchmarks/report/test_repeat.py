@@ -65,6 +65,51 @@ def test_the_farthest_are_told_with_both_spreads() -> None:
     assert "a saga is ahead, then two-phase commit is ahead" in lines[-1]
 
 
+def at_pace(found: Results, pace_us: float) -> Results:
+    return replace(found, measurements=[replace(each, pace_us=pace_us) for each in found.measurements])
+
+
+@pytest.mark.parametrize(
+    ("second", "pace", "explained"),
+    [
+        (50, 200.0, True),  # all of it is processor time
+        (80, 200.0, True),  # some of it
+        (40, 200.0, False),  # more than the pace
+        (120, 200.0, False),  # the other way
+        (50, 100.0, False),
+        (200, 50.0, True),
+    ],
+)
+def test_what_differs_by_no_more_than_the_machine_is_of_the_pace(second: float, pace: float, explained: bool) -> None:  # noqa: FBT001
+    one = at_pace(contended([99, 100, 101], [199, 200, 201]), 100.0)
+    other = at_pace(contended([second * 0.99, second, second * 1.01], [199, 200, 201]), pace)
+    found = repeat_of(one, other)
+    assert [pair.came_again for pair in found.pairs] == [False, True]
+    assert [pair.is_of_the_pace for pair in found.pairs] == [explained, False]
+    assert ("1 more differ by no more than the machine itself did" in "".join(lines_of(found))) is explained
+
+
+def test_latency_at_another_pace_goes_the_other_way() -> None:
+    def run(latency: float, pace: float) -> Results:
+        values = [latency * 0.99, latency, latency * 1.01]
+        return at_pace(results(*repeated(Section.CONTENTION, Who.SAGA, FACTORS, p99_ms=values)), pace)
+
+    assert [pair.is_of_the_pace for pair in repeat_of(run(10, 100.0), run(19, 200.0)).pairs] == [True]
+    assert [pair.is_of_the_pace for pair in repeat_of(run(10, 100.0), run(6, 200.0)).pairs] == [False]
+
+
+def test_without_a_pace_nothing_is_explained_by_it() -> None:
+    found = repeat_of(FIRST, at_pace(contended([50, 50, 50], [199, 200, 201]), 200.0))
+    assert not any(pair.is_of_the_pace for pair in found.pairs)
+
+
+def test_another_pace_is_told_where_it_was() -> None:
+    lines = list(lines_of(repeat_of(at_pace(FIRST, 100.0), at_pace(FIRST, 150.0))))
+    assert lines[0] == (
+        "Contention: 2 of 2 medians came again (the machine itself was 1.50 times slower the second time)"
+    )
+
+
 def test_what_was_not_measured_alike_is_told() -> None:
     other = replace(FIRST, seed=2, setting={**FIRST.setting, "machine": "another"})
     lines = list(lines_of(repeat_of(FIRST, other)))

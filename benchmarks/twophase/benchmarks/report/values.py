@@ -10,6 +10,7 @@ or concludes picks what it needs by name; the names of each section, with their 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -62,7 +63,9 @@ class Who(StrEnum):
 class Measurement:
     """One repetition of one contender at one combination of factors.
 
-    `figures` are single numbers, `series` lists of them; `catalogue` says what each name means and its unit.
+    `figures` are single numbers, `series` lists of them; `catalogue` says what each name means and its unit. `pace_us`
+    is what a fixed piece of work took on this machine right before and after, in microseconds (on average); None where
+    nobody looked.
     """
 
     section: Section
@@ -71,6 +74,7 @@ class Measurement:
     repetition: int
     figures: Mapping[str, float] = field(default_factory=dict)
     series: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    pace_us: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,11 @@ class Results:
     def levels(self, section: Section, factor: str) -> list[Level]:
         """What a factor was set to, in the order in which it was measured."""
         return list(dict.fromkeys(each.factors[factor] for each in self.of(section) if factor in each.factors))
+
+    def pace_us(self, section: Section) -> float | None:
+        """What the fixed piece of work took while a section was measured, in microseconds; None if nobody looked."""
+        paces = [each.pace_us for each in self.of(section) if each.pace_us is not None]
+        return statistics.fmean(paces) if paces else None
 
     def whos(self, section: Section) -> list[Who]:
         """Who was measured, in the contenders' order."""
@@ -174,6 +183,7 @@ def _measurement(found: Mapping[str, Any]) -> Measurement:
             name: _each(values, lambda value: math.inf if value is None else value)
             for name, values in found["series"].items()
         },
+        found.get("pace_us"),
     )
 
 
@@ -187,7 +197,13 @@ def _finite(measurement: dict[str, Any]) -> dict[str, Any]:
 
     figures = {name: finite(value) for name, value in measurement["figures"].items()}
     series = {name: _each(values, finite) for name, values in measurement["series"].items()}
-    return {**measurement, "figures": figures, "series": series}
+    pace = measurement["pace_us"]
+    return {
+        **measurement,
+        "figures": figures,
+        "series": series,
+        "pace_us": None if pace is None else round(pace, 1),
+    }
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

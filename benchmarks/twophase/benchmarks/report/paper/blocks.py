@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,10 @@ class Plot:
     caption: str
     alt: str
     svg: str
+
+
+LEADS: Final = ("Measured with", "Comes out otherwise", "How sure")
+"""What stands before `holds`, `flips` and `sure` of a finding."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,12 +88,16 @@ def spread_of(results: Results, section: Section, who: Who, figure: str, **facto
 
 
 def combinations(results: Results, section: Section, *whos: Who) -> list[Mapping[str, Level]]:
-    """At which factors all of these were measured, in the order of measuring."""
+    """At which factors all of these were measured: by the first factor, then by the next one, each level in the order
+    of measuring."""
     found: list[Mapping[str, Level]] = []
     for each in results.of(section):
         if each.factors not in found and all(results.of(section, who, **each.factors) for who in whos):
             found.append(each.factors)
-    return found
+    places = {name: results.levels(section, name) for name in CATALOGUE[section].factors}
+    return sorted(
+        found, key=lambda each: [levels.index(each[name]) if name in each else -1 for name, levels in places.items()]
+    )
 
 
 def compared(

@@ -18,11 +18,11 @@ from twophase.benchmarks.report.paper.blocks import (
     Part,
     Table,
 )
-from twophase.benchmarks.report.paper.conclude.all import FIRST, conclude, decisions, losses
+from twophase.benchmarks.report.paper.conclude.all import FIRST, conclude, decisions, draws, losses
 from twophase.benchmarks.report.paper.conclude.values import Conclusion
-from twophase.benchmarks.report.paper.method import COMPARED, CONTENDERS, SAGA, TWO_PHASE
+from twophase.benchmarks.report.paper.method import COMPARED, CONTENDERS, SAGA, TWO_PHASE, WORDS
 from twophase.benchmarks.report.paper.sections import sections
-from twophase.benchmarks.report.paper.words import TITLES
+from twophase.benchmarks.report.paper.words import TITLES, number
 from twophase.benchmarks.report.values import Results, Who
 
 TITLE = "Two-phase commit or a saga: what each costs"
@@ -58,8 +58,9 @@ def _opening(found: Results, conclusions: Mapping[str, Conclusion]) -> Iterator[
         return
     yield Part("conclusions", "In short", [*_lacking(found), *_first(conclusions), *_losses(conclusions)])
     yield _patterns()
-    rows = [(each.case, each.choice, each.because) for each in decisions(conclusions)]
-    table = Table("If this is your case, and what was measured", ("if", "then", "because here"), rows, 3)
+    rows = [(each.case, each.choice, each.because, each.sure) for each in decisions(conclusions)]
+    head = ("if", "then", "because here", "how sure")
+    table = Table("If this is your case, and what was measured", head, rows, 4)
     yield Part("which", "Which one, when", [*_always(), table])
 
 
@@ -72,8 +73,9 @@ def _lacking(found: Results) -> Iterator[Block]:
 
 def _first(conclusions: Mapping[str, Conclusion]) -> Iterator[Block]:
     yield Paragraph(
-        "Two-phase commit changes several databases everywhere or nowhere, and lets others wait meanwhile. A saga"
+        "Two-phase commit changes several databases everywhere or nowhere, and makes others wait meanwhile. A saga"
         " commits step by step, undoes what was done if a later step is refused, and lets others see what may not last."
+        " Figures are medians; in brackets stands what another run is expected to measure."
     )
     found = [_finding(conclusions[name]) for name in FIRST if name in conclusions]
     yield from found
@@ -85,18 +87,27 @@ def _losses(conclusions: Mapping[str, Conclusion]) -> Iterator[Block]:
     if any(each.strength is not None for each in conclusions.values()):
         yield Paragraph(losses(conclusions, Who.TWO_PHASE), "Where two-phase commit loses.")
         yield Paragraph(losses(conclusions, Who.SAGA), "Where the saga loses.")
+        if same := draws(conclusions):
+            yield Paragraph(same, "Where neither does.")
 
 
 def _patterns() -> Part:
-    blocks = [Paragraph(TWO_PHASE, "Two-phase commit."), Paragraph(SAGA, "A saga.")]
+    blocks: list[Block] = [
+        Paragraph(TWO_PHASE, "Two-phase commit."),
+        Paragraph(SAGA, "A saga."),
+        Paragraph("What is meant here by", "Words."),
+        Bullets(list(WORDS)),
+    ]
     return Part("patterns", "What the two are", blocks)
 
 
 def _always() -> Iterator[Block]:
     yield Paragraph(
-        "Before any figure: if all of it lies in one database, use one local transaction. If a part cannot be undone, a"
-        " saga has to put it last, behind everything that may be refused. If nobody may ever act on half of it, it is"
-        " two-phase commit. Where several lines of the table hold, the one that would hurt your business most decides."
+        "Before any figure: if all of it lies in one database, use one local transaction, an ordinary BEGIN and"
+        " COMMIT. If nobody may ever act on half of it, it is two-phase commit. If a part cannot be undone, a saga"
+        " has to put it last, behind everything that may be refused. What happens outside of databases, such as a"
+        " mail, cannot be prepared either: it comes after the commit. Where several lines of the table hold, the one"
+        " that would hurt your business most decides."
     )
 
 
@@ -107,7 +118,7 @@ def _further(conclusions: Mapping[str, Conclusion]) -> Part:
 
 
 def _finding(found: Conclusion) -> Finding:
-    sure = found.strength.value + "." if found.strength is not None else ""
+    sure = f"{found.strength.value}." if found.strength is not None else ""
     return Finding(found.text, found.figures, found.holds_when, found.flips_when, sure, found.section)
 
 
@@ -115,6 +126,8 @@ def _setting(found: Results) -> Part:
     setting = found.setting
     rows = [("suite and seed", f"{found.suite}, {found.seed}"), ("begun", found.started)]
     rows.append(("how long it took", f"{found.seconds:.0f} s"))
+    if pace := _pace(found):
+        rows.append(("a fixed piece of work took", pace))
     for name, value in setting.items():
         if name != "method":
             rows.append((name.replace("_", " "), _told(value)))
@@ -124,6 +137,13 @@ def _setting(found: Results) -> Part:
     return Part(
         "setting", "How to read it, and where it was measured", [Paragraph(COMPARED), contenders, *absent, table]
     )
+
+
+def _pace(found: Results) -> str:
+    """How fast the machine itself was, section by section."""
+    paces = [(TITLES[section], pace) for section in CATALOGUE if (pace := found.pace_us(section)) is not None]
+    told = [f"{title} {number(pace)}" for title, pace in paces]
+    return f"in µs of processor time, on average: {', '.join(told)}" if told else ""
 
 
 def _told(value: object) -> str:

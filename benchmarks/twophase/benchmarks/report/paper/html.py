@@ -11,6 +11,7 @@ from typing import Final
 from xml.etree import ElementTree as ET
 
 from twophase.benchmarks.report.paper.blocks import (
+    LEADS,
     Block,
     Bullets,
     Contents,
@@ -97,9 +98,7 @@ def _block(block: Block) -> Iterator[ET.Element]:
 
 def _finding(finding: Finding) -> ET.Element:
     more = [
-        (lead, text)
-        for lead, text in (("Holds:", finding.holds), ("Flips:", finding.flips), ("How sure:", finding.sure))
-        if text
+        (lead, text) for lead, text in zip(LEADS, (finding.holds, finding.flips, finding.sure), strict=True) if text
     ]
     pairs = (
         element("div", element("dt", name), element("dd", value, class_="number")) for name, value in finding.figures
@@ -108,7 +107,7 @@ def _finding(finding: Finding) -> ET.Element:
         "div",
         element("p", finding.text, class_="text"),
         element("dl", *pairs),
-        *(element("p", element("strong", lead), f" {text}", class_="more") for lead, text in more),
+        *(element("p", element("strong", f"{lead}:"), f" {text}", class_="more") for lead, text in more),
         element("p", element("a", "the details", href=f"#{finding.anchor}"), class_="more"),
         class_="finding",
     )

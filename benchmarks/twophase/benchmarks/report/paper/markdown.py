@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from twophase.benchmarks.report.paper.blocks import (
+    LEADS,
     Block,
     Bullets,
     Contents,
@@ -60,7 +61,7 @@ def _block(block: Block) -> Iterator[str]:
             yield f"**{_escaped(text)}** ([details](#{anchor}))"
             yield ""
             yield f"- Figures: {told}."
-            more = (("Holds", holds), ("Flips", flips), ("How sure", sure))
+            more = ((name, said) for name, said in zip(LEADS, (holds, flips, sure), strict=True))
             yield from (f"- {name}: {_escaped(said)}" for name, said in more if said)
         case Contents(entries):
             yield from (

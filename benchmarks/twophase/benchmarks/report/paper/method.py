@@ -11,16 +11,29 @@ from typing import Final
 from twophase.benchmarks.report.values import Section
 
 TWO_PHASE: Final = (
-    "Every database does its part and prepares it: from then on it can do either, and keeps the rows locked. The"
-    " coordinator collects the answers, writes its decision to disk, and tells everyone. So the whole happens"
-    " everywhere or nowhere. The price: whoever wants a row that is prepared waits until the decision arrives, and"
-    " if the coordinator dies just before, that is when it is back."
+    "Every database does its part and prepares it: from then on it can keep its changes or drop them, as it will be"
+    " told, and their rows stay locked until then. The coordinator collects the answers, writes its decision to disk,"
+    " and tells everyone. So the whole happens everywhere or nowhere. The price: whoever wants such a row waits for the"
+    " decision, and if the coordinator dies before it has told it, until the coordinator is back."
 )
 SAGA: Final = (
-    "Every database does its part and commits it at once; then comes the next. If a later step is refused, what was"
-    " done is undone by a compensation, which the business has to have. So nobody waits for a coordinator, alive or"
-    " dead. The price: between the first step and the last, and until the undoing is done, everybody can see and"
-    " use what may not last."
+    "Every database does its part, a step, and commits it at once; then comes the next. If a later step is refused,"
+    " what was done is undone by a compensation, which the business has to have. A saga has a coordinator, too: while"
+    " that is dead no saga goes on, but what is half done locks no rows. The price: between the first step and the"
+    " last, and until the undoing is done, everybody can see and use what may not last."
+)
+WORDS: Final = (
+    "coordinator: the process that leads a transaction through all its databases; both protocols have one",
+    "participant: a service with a database of its own; what it does in a transaction is a branch, or a step",
+    "hot row: one that many want at the same time; cold rows hardly anybody wants twice",
+    "in doubt: prepared, and the decision has not come yet",
+    "refused: a participant said no, because the business does, or because a row was not free in time",
+    (
+        "figures: the median of the repetitions, and in brackets its spread, where 19 of 20 medians of another run on"
+        " this machine are expected; of what is called longest, the longest of all repetitions, and in brackets what"
+        " they had. A difference is clear if the brackets do not touch; it counts at all only if neither median lies"
+        " in the other's brackets and they are more than 5 % apart"
+    ),
 )
 
 CONTENDERS: Final = (
@@ -49,12 +62,12 @@ MEASURED: Final[Mapping[Section, str]] = {
         " the time (track_commit_timestamp), for a prepared branch that of COMMIT PREPARED."
     ),
     Section.CRASH: (
-        "An open loop of transactions on hot and cold rows. The coordinator kills itself (SIGKILL) at a named point"
-        " and is started again after the outage, or not at all while it is measured. Beside it, somebody who does"
-        " not use the coordinator updates single rows at fixed times, without a lock timeout: hot ones, and as a"
-        " control rows that nobody else uses. An update that is not done counts as at least its timeout. Lost is"
-        " what would have been done at the rate before the crash, less what was done. In doubt counts from when the"
-        " branch was prepared, beside what pg_prepared_xacts showed every 20 ms."
+        "An open loop of transactions, each on a hot row of one database and a cold one of another. The coordinator"
+        " kills itself (SIGKILL) at a named point and is started again after the outage, or not at all while it is"
+        " measured. Beside it, somebody who does not use the coordinator updates single rows at fixed times, without"
+        " a lock timeout: hot ones, and as a control rows that nobody else uses. An update that is not done counts"
+        " as at least its timeout. Lost is what would have been done at the rate before the crash, less what was"
+        " done. In doubt counts from when the branch was prepared, beside what pg_prepared_xacts showed every 20 ms."
     ),
     Section.SLOW: (
         "A proxy delays every answer of one participant. Half of the transfers need it and half do not; both run at"
@@ -112,13 +125,15 @@ LIMITS: Final[Mapping[Section, str]] = {
 }
 
 COMPARED: Final = (
-    "Every figure is the median of the repetitions, and beside it stands its spread: where 19 of 20 medians of another"
-    " run on the same machine are expected. What is called the longest is so of all repetitions, and its spread is what"
-    " was seen. The spread of the others is computed from how much the repetitions differ, those of the figure"
-    " itself and, since they are few, those of the same figure at all settings of its section. One contender is said to"
-    " be better only if the medians lie outside each other's spread and more than 5 % apart; otherwise there is no"
-    " difference. All contenders do the same work on the same"
-    " databases with the same settings, in turn within one run. Nobody tries again what was refused, no contender and"
-    " no client: refusals stand beside what was done, and what a retry would cost is not in any figure. After every"
-    " measurement the money and the ledgers are checked, and a run that is not exact is void."
+    "Every figure is the median of the repetitions, and beside it stands its spread: where 19 of 20 medians of"
+    " another run on the same machine are expected, if it is as fast then. Processors that are shared with others"
+    " take up to twice as long for the same, so a fixed piece of work is timed beside every measurement, and shown"
+    " below. What is called the longest is so of all repetitions, and its spread is what was seen. The spread of the"
+    " others is computed from how much the repetitions differ, those of the figure itself and, since they are few,"
+    " those of the same figure at all settings of its section. One contender is said to be better only if the"
+    " medians lie outside each other's spread and more than 5 % apart; otherwise no difference was found. All"
+    " contenders do the same work on the same databases with the same settings, in turn within one run, so that what"
+    " the machine does falls on all. Nobody tries again what was refused, no contender and no client: refusals stand"
+    " beside what was done, and what a retry would cost is not in any figure. After every measurement the money and"
+    " the ledgers are checked, and a run that is not exact is void."
 )

@@ -50,6 +50,17 @@ TITLES: Final[Mapping[Section, str]] = {
 ENDLESS: Final = "not in the time measured"
 """What did not happen while it was measured has no number."""
 
+_MOMENTS: Final[Mapping[str, str]] = {
+    "coordinator.after-vote": "when all had prepared and nothing was decided",
+    "coordinator.before-commit": "when it was decided and nobody had been told",
+    "saga.after-step": "right after a first step",
+    "saga.before-step": "right before a second step",
+}
+_WORKLOADS: Final[Mapping[str, str]] = {
+    "transfers, uniform": "transfers between accounts drawn at random",
+    "transfers, Zipf": "transfers that want a few accounts far more often than others (Zipf)",
+}
+
 _LONG_MS: Final = 1_000
 _MINUTE_AND_A_HALF: Final = 90
 
@@ -86,7 +97,7 @@ def spread(found: Spread | None) -> str:
     """Median, and where another run's would lie if there is more than one repetition: 120 (110 to 133)."""
     if found is None:
         return "–"
-    if found.repetitions == 1:
+    if found.repetitions == 1 or not math.isfinite(found.low):
         return number(found.value)
     return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"
 
@@ -106,6 +117,10 @@ def level(factor: str, value: Level) -> str:
         return "1 client" if value == 1 else f"{plain(value)} clients"
     if factor == "branches":
         return "1 branch in doubt" if value == 1 else f"{plain(value)} branches in doubt"
+    if factor == "point":
+        return f"killed {moment(value)}"
+    if factor == "workload":
+        return _WORKLOADS.get(plain(value), plain(value))
     if factor == "refused_share":
         return f"{plain(value)} % meant to be refused"
     words = {
@@ -114,9 +129,13 @@ def level(factor: str, value: Level) -> str:
         "delay_ms": "{} ms late",
         "seconds": "cut off for {} s",
         "offered_per_s": "{} offered a second",
-        "point": "killed at {}",
     }
     return words.get(factor, "{}").format(plain(value))
+
+
+def moment(point: Level) -> str:
+    """When a coordinator died, in a clause."""
+    return _MOMENTS.get(plain(point), f"at {plain(point)}")
 
 
 def levels(factors: Mapping[str, Level]) -> str:

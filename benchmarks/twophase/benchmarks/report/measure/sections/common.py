@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from twophase.benchmarks.report.measure.bench import Bench, Run
 from twophase.benchmarks.report.measure.books import shares
+from twophase.benchmarks.report.measure.pace import pace_us
 from twophase.benchmarks.report.measure.plan import Plan
 from twophase.benchmarks.report.measure.task import Told
 from twophase.benchmarks.report.values import Level, Measurement, Section, Who, percentile
@@ -22,13 +23,15 @@ NOT_DONE = (Told.REFUSED, Told.CONFLICT, Told.AWAY)
 
 @dataclass(slots=True)
 class Work:
-    """What a section is given: the bench, the plan, the seed, and where its measurements go."""
+    """What a section is given: the bench, the plan, the seed, and where its measurements go. `pace_before` is the
+    machine's pace when the last one was over."""
 
     bench: Bench
     plan: Plan
     seed: int
     progress: Progress
     measurements: list[Measurement] = field(default_factory=list)
+    pace_before: float = field(default_factory=pace_us)
 
     def add(
         self,
@@ -39,8 +42,10 @@ class Work:
         figures: Mapping[str, float],
         series: Mapping[str, list[float]] | None = None,
     ) -> None:
-        """One more measurement."""
-        self.measurements.append(Measurement(section, who, factors, repetition, figures, series or {}))
+        """One more measurement, which is over."""
+        pace = pace_us()
+        between, self.pace_before = (self.pace_before + pace) / 2, pace
+        self.measurements.append(Measurement(section, who, factors, repetition, figures, series or {}, between))
 
 
 def latency_figures(latencies: list[float], per_second: float) -> dict[str, float]:

@@ -35,16 +35,17 @@ FURTHER: Final[Mapping[str, Concludes]] = {
 }
 
 UNMEASURED: Final = "not measured in this run"
-EITHER: Final = "either: no difference was measured"
+EITHER: Final = "either: no difference was found"
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A line of the table: if this is your case, then that, because of this."""
+    """A line of the table: if this is your case, then that, because of this, and how sure it is."""
 
     case: str
     choice: str
     because: str
+    sure: str
 
 
 def conclude(found: Results) -> dict[str, Conclusion]:
@@ -58,15 +59,14 @@ def conclude(found: Results) -> dict[str, Conclusion]:
 def losses(conclusions: Mapping[str, Conclusion], who: Who) -> str:
     """Where one of the two protocols is worse, in a sentence."""
     against = [each.matter for each in conclusions.values() if each.better not in (None, who)]
-    compared = [each for each in conclusions.values() if each.strength is not None and each.better is not None]
-    same = [each.matter for each in conclusions.values() if each.strength is Strength.NONE]
-    name = NAMES[who]
-    if not against:
-        told = f"The {name}" if who is Who.SAGA else name.capitalize()
-        return f"{told} loses nowhere in what was measured."
-    told = f"{'The saga' if who is Who.SAGA else name.capitalize()} loses in {len(against)} of"
-    told += f" {len(compared) + len(same)} comparisons: {listed(against)}."
-    return told
+    name = "The saga" if who is Who.SAGA else NAMES[who].capitalize()
+    return f"{name} loses in {listed(against)}." if against else f"{name} loses nowhere in what was measured."
+
+
+def draws(conclusions: Mapping[str, Conclusion]) -> str:
+    """Where no difference between the two was found, in a sentence; empty if there was one everywhere."""
+    same = [each.matter for each in conclusions.values() if each.strength is Strength.NONE and each.compares]
+    return f"No difference was found in {listed(same)}." if same else ""
 
 
 _CASES: Final = (
@@ -86,8 +86,9 @@ def decisions(conclusions: Mapping[str, Conclusion]) -> list[Decision]:
     for case, name in _CASES:
         conclusion = conclusions.get(name)
         if conclusion is None:
-            lines.append(Decision(case, UNMEASURED, "–"))
+            lines.append(Decision(case, UNMEASURED, "–", "–"))
         else:
             choice = EITHER if conclusion.better is None else NAMES[conclusion.better]
-            lines.append(Decision(case, choice, conclusion.text))
+            sure = "–" if conclusion.strength is None else conclusion.strength.value.partition(":")[0]
+            lines.append(Decision(case, choice, conclusion.text, sure))
     return lines

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 from twophase.benchmarks.report.paper.compare import Comparison, combinations, compared, spread_of
 from twophase.benchmarks.report.paper.conclude.values import (
@@ -21,8 +22,21 @@ from twophase.benchmarks.report.paper.conclude.values import (
     verdict,
     worst_points,
 )
-from twophase.benchmarks.report.paper.words import NAMES, level, levels, listed, milliseconds, plain, spread, times
+from twophase.benchmarks.report.paper.words import (
+    NAMES,
+    level,
+    levels,
+    listed,
+    milliseconds,
+    moment,
+    plain,
+    spread,
+    times,
+)
 from twophase.benchmarks.report.values import NEVER, Level, Results, Section, Who
+
+_NEARLY: Final = 0.9
+"""Of an outage: who waits for so much of it waits as long as it lasts."""
 
 
 def waiting(found: Results) -> Conclusion | None:
@@ -38,29 +52,29 @@ def waiting(found: Results) -> Conclusion | None:
     one, two = milliseconds(chosen.first.value), milliseconds(chosen.second.value)
     if better is None:
         text = (
-            f"A coordinator that is {dead} makes others wait no longer under one than under the other: up to {one} for"
-            f" a hot row under two-phase commit, {two} under a saga; {SAME}."
+            f"A coordinator that is {dead} makes others wait about as long under both: up to {one} for a hot row under"
+            f" two-phase commit, {two} under a saga; {SAME}."
         )
     else:
         text = (
             f"A coordinator that is {dead} makes others wait for a hot row for up to {one} under two-phase commit, and"
-            f" for up to {two} under a saga."
+            f" for up to {two} under a saga.{_as_long(finite)}"
         )
     figures = both(chosen, "ms", "longest wait for a hot row, ")
     endless = crashed(found, "victim_max_ms", NEVER)
     if endless is not None and endless is not chosen:
-        figures += both(endless, "ms", "never started again, and waited at least, ")
+        figures += both(endless, "ms", "never started again: longest wait until nobody measured any more, ")
     points = worst_points(found)
     for who in (Who.TWO_PHASE, Who.SAGA):
         control = spread_of(found, Section.CRASH, who, "control_p99_ms", point=points[who], outage_s=outage)
         if control is not None:
-            figures.append((f"99 of 100 updates of rows nobody else uses, {NAMES[who]}", f"{spread(control)} ms"))
+            figures.append((f"rows nobody else uses: 99 of 100 wait at most, {NAMES[who]}", f"{spread(control)} ms"))
     return Conclusion(
         Section.CRASH,
         "waiting for a row while the coordinator is dead",
         text,
         figures,
-        f"killed where it harms others most: {listed(f'{subject(who)} at {plain(at)}' for who, at in points.items())}.",
+        f"killed where it harms others most: {listed(f'{subject(who)} {moment(at)}' for who, at in points.items())}.",
         f"{_by_outage(line, chosen)} {_harmless(found, points, outage)}".strip(),
         chosen.strength,
         better,
@@ -75,7 +89,10 @@ def aftermath(found: Results) -> Conclusion | None:
     chosen = line[-1]
     outage, better = chosen.factors["outage_s"], better_of(chosen)
     if better is None:
-        text = f"For those who need the coordinator, {plain(outage)} s without it cost the same under both: {SAME}."
+        text = (
+            f"For those who need the coordinator, {plain(outage)} s without it cost about as many transactions under"
+            f" both: {SAME}."
+        )
     else:
         text = (
             f"For those who need the coordinator, {plain(outage)} s without it cost {subject(other(better))}"
@@ -111,7 +128,7 @@ def slow(found: Results) -> Conclusion | None:
     better = better_of(chosen)
     late = f"{plain(chosen.factors['delay_ms'])} ms"
     if better is None:
-        text = f"A participant that answers {late} late locks rows elsewhere as long under both: {SAME}."
+        text = f"A participant that answers {late} late locks rows elsewhere about as long under both: {SAME}."
     else:
         text = (
             f"A participant that answers {late} late keeps rows at the others locked {times(chosen.ratio)} as long"
@@ -144,7 +161,7 @@ def cut_off(found: Results) -> Conclusion | None:
     cut = f"{plain(chosen.factors['seconds'])} s"
     one, two = milliseconds(chosen.first.value), milliseconds(chosen.second.value)
     if better is None:
-        text = f"A partition of {cut} makes others wait for a row as long under both: {SAME}."
+        text = f"A partition of {cut} makes others wait for a row about as long under both: {SAME}."
     else:
         text = (
             f"A partition of {cut} between the coordinator and a participant makes others wait there for a row for"
@@ -205,6 +222,14 @@ def _outages(found: Results, figure: str) -> list[Comparison]:
     return [each for outage in outages if (each := crashed(found, figure, outage)) is not None]
 
 
+def _as_long(line: Sequence[Comparison]) -> str:
+    """Whether waits under two-phase commit grow with the outage."""
+    outages = [(1_000 * float(each.factors["outage_s"]), each.first.value) for each in line]
+    long = [(outage, wait) for outage, wait in outages if outage]
+    grows = len(long) > 1 and all(wait >= _NEARLY * outage for outage, wait in long)
+    return " Under two-phase commit they wait as long as it is away." if grows else ""
+
+
 def _by_outage(line: Sequence[Comparison], chosen: Comparison) -> str:
     others = [each for each in line if each is not chosen and better_of(each) is not better_of(chosen)]
     if others:
@@ -216,7 +241,8 @@ def _by_outage(line: Sequence[Comparison], chosen: Comparison) -> str:
         )
     if len(line) == 1:
         return "not known: one outage was measured."
-    return f"at no outage that was measured, from {level('outage_s', line[0].factors['outage_s'])} on."
+    first, last = (level("outage_s", each.factors["outage_s"]) for each in (line[0], line[-1]))
+    return f"at no outage that was measured, from {first} to {last}."
 
 
 def _harmless(found: Results, points: dict[Who, Level], outage: Level) -> str:
@@ -226,5 +252,5 @@ def _harmless(found: Results, points: dict[Who, Level], outage: Level) -> str:
     for point in dict.fromkeys(each.factors["point"] for each in found.of(Section.CRASH, Who.TWO_PHASE)):
         wait = spread_of(found, Section.CRASH, Who.TWO_PHASE, "victim_max_ms", point=point, outage_s=outage)
         if saga and wait and better_of(Comparison(wait, saga, more_is_better=False, factors={})) is not Who.SAGA:
-            told.append(f"killed at {plain(point)}, two-phase commit makes nobody wait longer than a saga does")
+            told.append(f"killed {moment(point)}, two-phase commit makes nobody wait longer than a saga does")
     return "".join(f"{each[:1].upper()}{each[1:]}." for each in told)

@@ -5,9 +5,9 @@ Lives here: functions of results. Each gives None if what it needs was not measu
 
 from __future__ import annotations
 
-from twophase.benchmarks.report.paper.compare import compared, spread_of
+from twophase.benchmarks.report.paper.compare import Comparison, compared, spread_of
 from twophase.benchmarks.report.paper.conclude.values import SAME, Conclusion, better_of, both, otherwise
-from twophase.benchmarks.report.paper.words import NAMES, levels, number, spread
+from twophase.benchmarks.report.paper.words import NAMES, levels, number, plain, spread
 from twophase.benchmarks.report.values import Results, Section, Who
 
 
@@ -20,7 +20,7 @@ def visible(found: Results) -> Conclusion | None:
     better = better_of(chosen)
     one, two = number(chosen.first.value), number(chosen.second.value)
     if better is None:
-        text = f"Of 10,000 looks at both databases, {one} see two-phase commit half done and {two} a saga: {SAME}."
+        text = f"Of 10,000 looks at both databases, {one} see two-phase commit half done and {two} a saga; {SAME}."
     else:
         text = f"Of 10,000 looks at both databases, {two} see a saga half done, and {one} two-phase commit."
     figures = both(chosen, "per 10,000", "seen half done, ")
@@ -30,20 +30,27 @@ def visible(found: Results) -> Conclusion | None:
     }
     saga = undone[Who.SAGA]
     if saga is not None and saga.value > 0:
-        text += f" {number(saga.value)} see what the saga undoes later."
+        text += f" {number(saga.value)} see something that the saga undoes later, where {_refused(chosen)} are refused."
     for who, seen in undone.items():
         if seen is not None:
             figures.append((f"seen and undone later, {NAMES[who]}", f"{spread(seen)} per 10,000"))
     held = spread_of(found, Section.ISOLATION, Who.SAGA, "reservation_p50_ms", **chosen.factors)
     if held is not None:
-        figures.append(("reserved by a saga without being sold, median", f"{spread(held)} ms"))
+        figures.append(("a saga is half done for, median", f"{spread(held)} ms"))
     return Conclusion(
         Section.ISOLATION,
         "what others see",
         text,
         figures,
-        f"{levels(chosen.factors)}; an observer that reads both databases without locking.",
+        f"{levels(chosen.factors)}; an observer that reads both databases without locking. What it did not see under"
+        " two-phase commit is no promise: the databases commit one after the other, within milliseconds. Who reads FOR"
+        " SHARE at both, and keeps both transactions open until then, is promised to see the whole or nothing.",
         otherwise(line, chosen),
         chosen.strength,
         better,
     )
+
+
+def _refused(chosen: Comparison) -> str:
+    share = chosen.factors.get("refused_share")
+    return f"{plain(share)} % of them" if share is not None else "some of them"

@@ -50,7 +50,10 @@ def capacity(found: Results) -> Conclusion | None:
     better = better_of(chosen)
     where = levels(chosen.factors)
     if better is None:
-        text = f"While transactions rarely want the same rows, two-phase commit and a saga are equally fast: {SAME}."
+        text = (
+            "While transactions rarely want the same rows, two-phase commit and a saga do about as many a second:"
+            f" {SAME}."
+        )
     else:
         text = (
             f"While transactions rarely want the same rows, {subject(better)} does {times(chosen.ratio)} as many a"
@@ -80,7 +83,7 @@ def latency(found: Results) -> Conclusion | None:
     rate = level("offered_per_s", chosen.factors["offered_per_s"])
     one, two = milliseconds(chosen.first.value), milliseconds(chosen.second.value)
     if better is None:
-        text = f"With {rate}, the slowest of a hundred takes as long under both: {SAME}."
+        text = f"With {rate}, the slowest of a hundred takes about as long under both: {SAME}."
     else:
         text = f"With {rate}, 99 of 100 take at most {one} under two-phase commit, and {two} under a saga."
     figures = both(chosen, "ms", "99 of 100 take at most, ")
@@ -109,12 +112,16 @@ def contention(found: Results) -> Conclusion | None:
     better = better_of(last)
     where = level("hot_rows", last.factors["hot_rows"])
     if better is None:
-        text = f"With {where}, two-phase commit and a saga come out the same: {SAME}."
+        text = f"With {where}, two-phase commit and a saga do about as many a second: {SAME}."
     else:
         text = (
             f"With {where}, {subject(better)} does {times(last.ratio)} as many transactions a second as"
             f" {subject(other(better))}."
         )
+    in_turn = spread_of(found, Section.CONTENTION, Who.IN_TURN, "throughput_per_s", **last.factors)
+    if in_turn is not None:
+        beside = Comparison(in_turn, last.second, more_is_better=True, factors=last.factors)
+        text += f" If two-phase commit asks its participants one after the other (in turn), {_beside_a_saga(beside)}."
     figures = [
         (
             level("hot_rows", each.factors["hot_rows"]),
@@ -127,11 +134,10 @@ def contention(found: Results) -> Conclusion | None:
         if refused is not None:
             figures.append((f"refused, {NAMES[who]}", f"{spread(refused)} per 10,000"))
         if refused is not None and refused.value >= _MANY:
-            text += f" Of 10,000 tries, {number(refused.value)} are refused under {subject(who)}, conflicts included."
-    in_turn = spread_of(found, Section.CONTENTION, Who.IN_TURN, "throughput_per_s", **last.factors)
+            tries = number(refused.value)
+            text += f" Of 10,000 tries, {tries} are refused under {subject(who)}, because others have the row."
     if in_turn is not None:
-        text += f" If its branches prepare in turn, two-phase commit does {number(in_turn.value)} a second."
-        figures.append((NAMES[Who.IN_TURN], f"{spread(in_turn)} per second"))
+        figures.append((f"{where}, {NAMES[Who.IN_TURN]}", f"{spread(in_turn)} per second"))
     clients = level("clients", last.factors["clients"]) if "clients" in last.factors else ""
     return Conclusion(
         Section.CONTENTION,
@@ -143,6 +149,17 @@ def contention(found: Results) -> Conclusion | None:
         last.strength,
         better,
     )
+
+
+def _beside_a_saga(in_turn: Comparison) -> str:
+    """What in turn comes to, in a clause."""
+    match in_turn.first_is_better:
+        case None:
+            return "it does about as many as a saga"
+        case True:
+            return f"it does {times(in_turn.ratio)} as many as a saga"
+        case False:
+            return f"a saga does {times(in_turn.ratio)} as many"
 
 
 def along(comparisons: Sequence[Comparison], found: Results) -> list[Comparison]:
@@ -163,8 +180,8 @@ def turning(line: Sequence[Comparison], factor: str, whole: str) -> str:
     for turn in turns(line, factor):
         before, after = better_of(turn.before), better_of(turn.after)
         low, high = (level(factor, each.factors[factor]) for each in (turn.before, turn.after))
-        about = f", at about {level(factor, _rounded(turn.about))}" if turn.about is not None else ""
-        told.append(f"between {low} and {high}{about}: {verdict(before)} before, {verdict(after)} after")
+        about = f" (it turns at about {level(factor, _rounded(turn.about))})" if turn.about is not None else ""
+        told.append(f"{verdict(before)} with {low}, {verdict(after)} with {high}{about}")
     if told:
         return "; ".join(told) + "."
     if len(line) < 2:
@@ -208,6 +225,7 @@ def price(found: Results) -> Conclusion | None:
         f"{levels(chosen.factors)}.",
         _price_elsewhere(line),
         chosen.strength,
+        compares=False,
     )
 
 
@@ -257,7 +275,7 @@ def fan_out(found: Results) -> Conclusion | None:
     better = better_of(last)
     where = level("participants", last.factors["participants"])
     if better is None:
-        text = f"With {where}, a transaction takes as long under both: {SAME}."
+        text = f"With {where}, a transaction takes about as long under both: {SAME}."
     else:
         text = (
             f"With {where}, a transaction takes {times(last.ratio)} as long under {subject(other(better))} as under"

@@ -16,14 +16,15 @@ from twophase.benchmarks.report.paper.compare import Comparison, Strength, sprea
 from twophase.benchmarks.report.paper.words import NAMES, SUBJECTS, levels, listed, sentence, spread
 from twophase.benchmarks.report.values import Level, Results, Section, Who
 
-SAME: Final = "no difference that the spread would let one tell"
+SAME: Final = "no difference was found that is larger than the spread"
 FEW: Final = 4
 """Settings told by name; more of them are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What was found. `matter` names it in a few words; `better` is None if there is no difference to tell."""
+    """What was found. `matter` names it in a few words; `better` is None if there is no difference to tell. `compares`:
+    it is about two-phase commit beside a saga."""
 
     section: Section
     matter: str
@@ -33,6 +34,7 @@ class Conclusion:
     flips_when: str
     strength: Strength | None
     better: Who | None = None
+    compares: bool = True
 
     def in_figures(self) -> str:
         """The numbers behind it, in one line."""

@@ -67,7 +67,8 @@ def contention(found: Results) -> Plot | None:
         lambda each: words.get(each, plain(each)),
         "contention",
         f"What is left the fewer rows all transactions share, with {plain(most)} clients: from none at the left to one"
-        " row for all at the right. Points are medians, bars reach from the least to the most.",
+        " row for all at the right. Points are medians; a bar is the spread, where 19 of 20 medians of another run are"
+        " expected.",
         "Throughput and lock hold time over the number of rows that all transactions share, a line for each contender.",
     )
 

@@ -44,8 +44,8 @@ def capacity(found: Results) -> Plot | None:
 
     return plot(
         "capacity",
-        "Transactions a second, each client sending its next as soon as the last one is done. Bars are medians, the"
-        " thin lines reach from the least to the most of the repetitions.",
+        "Transactions a second, each client sending its next as soon as the last one is done. Bars are medians; a thin"
+        " line is the spread: where 19 of 20 medians of another run are expected.",
         "Bars of throughput for each contender, a panel for each workload and number of clients.",
         (rows, columns),
         2.1,
