@@ -101,7 +101,7 @@ def test_contention_finds_the_number_of_rows_at_which_the_saga_passes() -> None:
     found = of(speed.contention(contended((0, 400, 300), (100, 200, 100), (1, 50, 100))))
     assert found.better is Who.SAGA
     assert found.text.startswith("With one row for all, a saga does 2 times as many")
-    assert "a saga is ahead with one row for all (it turns at about 10 shared rows)" in found.flips_when
+    assert "and one row for all (a saga is ahead), at about 10 shared rows" in found.flips_when
 
 
 def test_contention_can_favour_two_phase_commit() -> None:
@@ -115,7 +115,7 @@ def test_contention_that_makes_no_difference_says_so() -> None:
     assert found.better is None
     assert found.strength is Strength.NONE
     assert "no difference" in found.text
-    assert "two-phase commit is ahead with no shared row, no difference with one row for all" in found.flips_when
+    assert "between no shared row (two-phase commit is ahead) and one row for all (no difference)" in found.flips_when
 
 
 @pytest.mark.parametrize(("refused", "is_told"), [(8_400, True), (20, False)])
@@ -137,7 +137,7 @@ def test_contention_tells_what_preparing_in_turn_brings() -> None:
     found = contended((0, 400, 300), (1, 2, 100)).measurements
     in_turn = repeated(Section.CONTENTION, Who.IN_TURN, factors, throughput_per_s=near(60))
     conclusion = of(speed.contention(results(*found, *in_turn)))
-    assert "one after the other (in turn), a saga does 1.67 times as many." in conclusion.text
+    assert "one after the other (in turn) instead of all at once, a saga does 1.67 times" in conclusion.text
     assert "two-phase commit in turn" in conclusion.in_figures()
 
 
@@ -177,7 +177,7 @@ def test_a_dead_coordinator_makes_others_wait_under_two_phase_commit() -> None:
 
 def test_waits_that_last_as_long_as_the_coordinator_is_away_are_told_as_such() -> None:
     grows = of(blocking.waiting(crashes({0: (9, 9), 1: (1_010, 12), 10: (10_200, 12)})))
-    assert grows.text.endswith("Under two-phase commit they wait as long as it is away.")
+    assert grows.text.endswith("Under two-phase commit whoever waits without a timeout waits as long as it is away.")
     assert "as long as it is away" not in of(blocking.waiting(crashes({1: (400, 12), 10: (10_200, 12)}))).text
 
 
@@ -230,7 +230,7 @@ def test_what_a_saga_undoes_after_somebody_saw_it_is_told() -> None:
     )
     two_phase = repeated(Section.ISOLATION, Who.TWO_PHASE, {"refused_share": 10}, seen_half_per_10000=near(1))
     assert (
-        "40 see something that the saga undoes later, where 10 % of them are refused"
+        "40 see something that the saga undoes later (10 % of the transactions were meant to be refused)."
         in of(isolation.visible(results(*saga, *two_phase))).text
     )
 
@@ -260,7 +260,7 @@ def test_more_participants_in_every_direction(two_phase: float, saga: float, bet
     found = of(speed.fan_out(results(*few, *many)))
     assert found.better is better
     if better is Who.TWO_PHASE:
-        assert "two-phase commit is ahead with 32 participants (it turns at about 6 participants)" in found.flips_when
+        assert "and 32 participants (two-phase commit is ahead), at about 6 participants" in found.flips_when
 
 
 def test_clearing_tells_the_slowest_of_the_most_branches() -> None:

@@ -27,10 +27,10 @@ _WHOLE: Final = {"%": 100.0, "per 10,000": 10_000.0}
 class Strength(Enum):
     """How sure a difference is. The value is what the report says of it."""
 
-    CLEAR = "clear: the spreads are far from each other"
-    LIKELY = "likely: the medians lie outside each other's spread, the spreads overlap"
+    CLEAR = "clear: the brackets do not touch"
+    LIKELY = "likely: the brackets overlap, but neither median lies in the other's"
     ONCE = "measured once: the spread is not known"
-    NONE = "no difference: within the spread"
+    NONE = "no difference was found: one median lies in the brackets of the other, or they are at most 5 % apart"
 
 
 @dataclass(frozen=True, slots=True)

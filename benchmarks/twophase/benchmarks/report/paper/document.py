@@ -75,7 +75,8 @@ def _first(conclusions: Mapping[str, Conclusion]) -> Iterator[Block]:
     yield Paragraph(
         "Two-phase commit changes several databases everywhere or nowhere, and makes others wait meanwhile. A saga"
         " commits step by step, undoes what was done if a later step is refused, and lets others see what may not last."
-        " Figures are medians; in brackets stands what another run is expected to measure."
+        " Figures are medians of several repetitions; in brackets stands where another run's are expected. What is"
+        " called longest is the longest of all repetitions."
     )
     found = [_finding(conclusions[name]) for name in FIRST if name in conclusions]
     yield from found
@@ -126,8 +127,7 @@ def _setting(found: Results) -> Part:
     setting = found.setting
     rows = [("suite and seed", f"{found.suite}, {found.seed}"), ("begun", found.started)]
     rows.append(("how long it took", f"{found.seconds:.0f} s"))
-    if pace := _pace(found):
-        rows.append(("a fixed piece of work took", pace))
+    rows.append(("a fixed piece of work took", _pace(found)))
     for name, value in setting.items():
         if name != "method":
             rows.append((name.replace("_", " "), _told(value)))
@@ -143,7 +143,7 @@ def _pace(found: Results) -> str:
     """How fast the machine itself was, section by section."""
     paces = [(TITLES[section], pace) for section in CATALOGUE if (pace := found.pace_us(section)) is not None]
     told = [f"{title} {number(pace)}" for title, pace in paces]
-    return f"in µs of processor time, on average: {', '.join(told)}" if told else ""
+    return f"in µs of processor time, on average: {', '.join(told)}" if told else "not timed in this run"
 
 
 def _told(value: object) -> str:

@@ -27,12 +27,11 @@ WORDS: Final = (
     "participant: a service with a database of its own; what it does in a transaction is a branch, or a step",
     "hot row: one that many want at the same time; cold rows hardly anybody wants twice",
     "in doubt: prepared, and the decision has not come yet",
-    "refused: a participant said no, because the business does, or because a row was not free in time",
+    "refused: a participant said no, because the business does, or because a row was not free within half a second",
     (
         "figures: the median of the repetitions, and in brackets its spread, where 19 of 20 medians of another run on"
         " this machine are expected; of what is called longest, the longest of all repetitions, and in brackets what"
-        " they had. A difference is clear if the brackets do not touch; it counts at all only if neither median lies"
-        " in the other's brackets and they are more than 5 % apart"
+        " they had"
     ),
 )
 

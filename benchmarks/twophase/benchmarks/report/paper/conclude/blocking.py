@@ -63,7 +63,7 @@ def waiting(found: Results) -> Conclusion | None:
     figures = both(chosen, "ms", "longest wait for a hot row, ")
     endless = crashed(found, "victim_max_ms", NEVER)
     if endless is not None and endless is not chosen:
-        figures += both(endless, "ms", "never started again: longest wait until nobody measured any more, ")
+        figures += both(endless, "ms", "never started again: longest wait by the end of measuring, ")
     points = worst_points(found)
     for who in (Who.TWO_PHASE, Who.SAGA):
         control = spread_of(found, Section.CRASH, who, "control_p99_ms", point=points[who], outage_s=outage)
@@ -227,7 +227,7 @@ def _as_long(line: Sequence[Comparison]) -> str:
     outages = [(1_000 * float(each.factors["outage_s"]), each.first.value) for each in line]
     long = [(outage, wait) for outage, wait in outages if outage]
     grows = len(long) > 1 and all(wait >= _NEARLY * outage for outage, wait in long)
-    return " Under two-phase commit they wait as long as it is away." if grows else ""
+    return " Under two-phase commit whoever waits without a timeout waits as long as it is away." if grows else ""
 
 
 def _by_outage(line: Sequence[Comparison], chosen: Comparison) -> str:

@@ -30,7 +30,8 @@ def visible(found: Results) -> Conclusion | None:
     }
     saga = undone[Who.SAGA]
     if saga is not None and saga.value > 0:
-        text += f" {number(saga.value)} see something that the saga undoes later, where {_refused(chosen)} are refused."
+        text += f" {number(saga.value)} see something that the saga undoes later{_refused(chosen)}."
+    text += " Plain reads may see two-phase commit half done, for milliseconds; reads FOR SHARE at both cannot."
     for who, seen in undone.items():
         if seen is not None:
             figures.append((f"seen and undone later, {NAMES[who]}", f"{spread(seen)} per 10,000"))
@@ -42,9 +43,8 @@ def visible(found: Results) -> Conclusion | None:
         "what others see",
         text,
         figures,
-        f"{levels(chosen.factors)}; an observer that reads both databases without locking. What it did not see under"
-        " two-phase commit is no promise: the databases commit one after the other, within milliseconds. Who reads FOR"
-        " SHARE at both, and keeps both transactions open until then, is promised to see the whole or nothing.",
+        f"{levels(chosen.factors)}; an observer that reads both databases without locking. FOR SHARE helps if both"
+        " reading transactions stay open until the last row is read; with a saga it does not help.",
         otherwise(line, chosen),
         chosen.strength,
         better,
@@ -53,4 +53,4 @@ def visible(found: Results) -> Conclusion | None:
 
 def _refused(chosen: Comparison) -> str:
     share = chosen.factors.get("refused_share")
-    return f"{plain(share)} % of them" if share is not None else "some of them"
+    return f" ({plain(share)} % of the transactions were meant to be refused)" if share is not None else ""

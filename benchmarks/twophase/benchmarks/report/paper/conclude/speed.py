@@ -121,7 +121,10 @@ def contention(found: Results) -> Conclusion | None:
     in_turn = spread_of(found, Section.CONTENTION, Who.IN_TURN, "throughput_per_s", **last.factors)
     if in_turn is not None:
         beside = Comparison(in_turn, last.second, more_is_better=True, factors=last.factors)
-        text += f" If two-phase commit asks its participants one after the other (in turn), {_beside_a_saga(beside)}."
+        text += (
+            " If two-phase commit asks its participants one after the other (in turn) instead of all at once,"
+            f" {_beside_a_saga(beside)}."
+        )
     figures = [
         (
             level("hot_rows", each.factors["hot_rows"]),
@@ -135,7 +138,7 @@ def contention(found: Results) -> Conclusion | None:
             figures.append((f"refused, {NAMES[who]}", f"{spread(refused)} per 10,000"))
         if refused is not None and refused.value >= _MANY:
             tries = number(refused.value)
-            text += f" Of 10,000 tries, {tries} are refused under {subject(who)}, because others have the row."
+            text += f" Of 10,000 tries, {tries} are refused under {subject(who)}, having waited for each other's rows."
     if in_turn is not None:
         figures.append((f"{where}, {NAMES[Who.IN_TURN]}", f"{spread(in_turn)} per second"))
     clients = level("clients", last.factors["clients"]) if "clients" in last.factors else ""
@@ -180,8 +183,8 @@ def turning(line: Sequence[Comparison], factor: str, whole: str) -> str:
     for turn in turns(line, factor):
         before, after = better_of(turn.before), better_of(turn.after)
         low, high = (level(factor, each.factors[factor]) for each in (turn.before, turn.after))
-        about = f" (it turns at about {level(factor, _rounded(turn.about))})" if turn.about is not None else ""
-        told.append(f"{verdict(before)} with {low}, {verdict(after)} with {high}{about}")
+        about = f", at about {level(factor, _rounded(turn.about))}" if turn.about is not None else ""
+        told.append(f"it turns between {low} ({verdict(before)}) and {high} ({verdict(after)}){about}")
     if told:
         return "; ".join(told) + "."
     if len(line) < 2:
