@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from client.scripted import Fault, Scripted, problem, refusal
+from client.scripted import Fault, Scripted, problem, refusal, serving
 from twophase.coordinator.client import (
     AsyncClient,
     Branch,
@@ -293,6 +293,9 @@ async def test_the_calls_for_operators_are_repeated_until_the_coordinator_is_bac
     await client.retry_dead_letter(TXID, "pay")
     assert len(coordinator.reads) == 2
 
+
+async def test_the_calls_for_operators_end_when_the_timeout_is_over(coordinator: Scripted) -> None:
     coordinator.read_faults = [problem(grpc.StatusCode.UNAVAILABLE)] * 1000
-    with pytest.raises(CoordinatorUnavailable):
-        await client.dead_letters()
+    async with serving(coordinator) as port, AsyncClient(f"127.0.0.1:{port}", timeout=0.3) as client:
+        with pytest.raises(CoordinatorUnavailable):
+            await client.dead_letters()

@@ -66,8 +66,8 @@ def method_of(plan: Plan) -> Mapping[Section, Sequence[str]]:
         ],
         Section.ISOLATION: [
             (
-                f"{times} of {plan.isolation_seconds:g} s; {isolation.LOOKS:g} looks a second, every other one the"
-                " other way round. A look has the five latest that the first database shows."
+                f"{times} of {plan.isolation_seconds:g} s; {isolation.LOOKS:g} looks a second, at random moments, every"
+                " other one the other way round. A look has the five latest that the first database shows."
             ),
             (
                 "Of orders, what is reserved and what is paid. How long they were reserved is known of those that were"

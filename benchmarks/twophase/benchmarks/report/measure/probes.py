@@ -29,7 +29,7 @@ _SPARE: Final = 8
 
 @dataclass(slots=True)
 class Victim:
-    """An open loop of updates of single rows, one after the other, each in a transaction of its own, at odd moments.
+    """An open loop of updates of single rows, one after the other, each in a transaction of its own, at random moments.
 
     No lock timeout; a statement ends after `timeout` seconds, and has waited at least so long. `waits` are pairs: when
     it was due, and how long it took, in seconds, the first from the time that counts. Each waits on a connection of its
@@ -210,10 +210,11 @@ class Observer:
 
 
 def _moments(rate: float) -> Iterator[float]:
-    """One in each interval of `1 / rate` seconds, anywhere in it, always the same ones. A load comes at even times, so
-    that somebody who looks at even times sees it at the same point of its way every time."""
+    """Random ones, always the same, with independent gaps: who looks then sees everything for the share of time that it
+    takes (Wolff, Poisson Arrivals See Time Averages, Operations Research 30, 1982). A load comes at even times, and
+    whoever looks in step with it, however loosely, sees it at some points of its way and at others never."""
     chance = random.Random("moments")  # noqa: S311 - the same moments for everybody
-    return ((number + chance.random()) / rate for number in itertools.count())
+    return itertools.accumulate(chance.expovariate(rate) for _ in itertools.repeat(None))
 
 
 async def _rows(connection: AsyncConnection, statement: LiteralString, value: object) -> list[tuple[str]]:

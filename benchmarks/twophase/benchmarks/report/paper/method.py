@@ -63,7 +63,7 @@ MEASURED: Final[Mapping[Section, str]] = {
     Section.CRASH: (
         "An open loop of transactions, each on a hot row of one database and a cold one of another. The coordinator"
         " kills itself (SIGKILL) at a named point and is started again after the outage, or not at all while it is"
-        " measured. Beside it, somebody who does not use the coordinator updates single rows at fixed times, without"
+        " measured. Beside it, somebody who does not use the coordinator updates single rows at random moments, without"
         " a lock timeout: hot ones, and as a control rows that nobody else uses. An update that is not done counts"
         " as at least its timeout. Lost is what would have been done at the rate before the crash, less what was"
         " done. In doubt counts from when the branch was prepared, beside what pg_prepared_xacts showed every 20 ms."

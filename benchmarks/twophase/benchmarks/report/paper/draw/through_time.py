@@ -94,9 +94,9 @@ def victims_through_crash(found: Results, points: Mapping[Who, Level]) -> Plot |
         "ms, slowest",
         Plot(
             "crash-victims",
-            "An update of a single row, sent at fixed times by somebody who does not use the coordinator: the slowest"
-            " of those sent in each 100 ms, at its sending time. Marks are updates of hot rows, which the transactions"
-            " also write; the dotted line is the control, rows that nobody else uses. " + _points(points),
+            "An update of a single row, sent at random moments by somebody who does not use the coordinator: the"
+            " slowest of those sent in each 100 ms, at its sending time. Marks are updates of hot rows, which the"
+            " transactions also write; the dotted line is the control, rows that nobody else uses. " + _points(points),
             "Two columns of panels, two-phase commit and saga, one row for each outage: how long updates took by the"
             " time they were sent, on a logarithmic axis, hot rows as marks and the control as a dotted line.",
             "",
