@@ -26,6 +26,7 @@ WORDS: Final = (
     "coordinator: the process that leads a transaction through all its databases; both protocols have one",
     "participant: a service with a database of its own; what it does in a transaction is a branch, or a step",
     "hot row: one that many want at the same time; cold rows hardly anybody wants twice",
+    "uniform: accounts are drawn at random; Zipf: a few of them far more often than the others",
     "in doubt: prepared, and the decision has not come yet",
     "refused: a participant said no, because the business does, or because a row was not free within half a second",
     (

@@ -56,10 +56,6 @@ _MOMENTS: Final[Mapping[str, str]] = {
     "saga.after-step": "right after a first step",
     "saga.before-step": "right before a second step",
 }
-_WORKLOADS: Final[Mapping[str, str]] = {
-    "transfers, uniform": "transfers between accounts drawn at random",
-    "transfers, Zipf": "transfers that want a few accounts far more often than others (Zipf)",
-}
 
 _LONG_MS: Final = 1_000
 _MINUTE_AND_A_HALF: Final = 90
@@ -119,8 +115,6 @@ def level(factor: str, value: Level) -> str:
         return "1 branch in doubt" if value == 1 else f"{plain(value)} branches in doubt"
     if factor == "point":
         return f"killed {moment(value)}"
-    if factor == "workload":
-        return _WORKLOADS.get(plain(value), plain(value))
     if factor == "refused_share":
         return f"{plain(value)} % meant to be refused"
     words = {
