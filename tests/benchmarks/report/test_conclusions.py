@@ -132,13 +132,21 @@ def test_refusals_for_conflicts_are_told_beside_the_throughput(refused: float, i
     assert "refused, two-phase commit" in conclusion.in_figures()
 
 
-def test_contention_tells_what_preparing_in_turn_brings() -> None:
+@pytest.mark.parametrize(
+    ("in_turn", "says"),
+    [
+        (60, "a saga does 1.67 times as many."),
+        (100, "it does about as many as a saga."),
+        (150, "it does 1.5 times as many as a saga."),
+    ],
+)
+def test_contention_tells_what_preparing_in_turn_brings(in_turn: float, says: str) -> None:
     factors: dict[str, Level] = {"hot_rows": 1, "clients": 16}
     found = contended((0, 400, 300), (1, 2, 100)).measurements
-    in_turn = repeated(Section.CONTENTION, Who.IN_TURN, factors, throughput_per_s=near(60))
-    conclusion = of(speed.contention(results(*found, *in_turn)))
-    assert "one after the other (in turn) instead of all at once, a saga does 1.67 times" in conclusion.text
-    assert "two-phase commit in turn" in conclusion.in_figures()
+    queued = repeated(Section.CONTENTION, Who.IN_TURN, factors, throughput_per_s=near(in_turn))
+    conclusion = of(speed.contention(results(*found, *queued)))
+    assert f"one after the other (in turn) instead of all at once, {says}" in conclusion.text
+    assert "one row for all, two-phase commit in turn" in conclusion.in_figures()
 
 
 def crashes(waits: dict[Level, tuple[float, float]], *, harmless: float | None = None) -> Results:
