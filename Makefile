@@ -109,7 +109,7 @@ lint: $(DEV)
 # pytest keeps what tests wrote for whoever wants to look; run from here, nothing stays behind.
 unit: $(DEV) $(PROTOC)
 	@kept=$$(mktemp -d) && trap 'rm -rf "$$kept"' EXIT && trap 'exit 130' INT TERM; \
-	$(BIN)/pytest -q -n 2 --dist worksteal --basetemp="$$kept/pytest" $(ARGS)
+	$(BIN)/pytest -q -n 3 --dist worksteal --basetemp="$$kept/pytest" $(ARGS)
 
 protos: $(PROTOC)
 	@$(BIN)/buf format --write

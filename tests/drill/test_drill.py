@@ -1,4 +1,4 @@
-"""The drills that matter most, on real processes; `make drill` runs all of them."""
+"""One drill of each kind, on real processes; `twophase drill --quick` runs twice as many, `make drill` all of them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,17 @@ from twophase.sandbox.drill.catalogue import catalogue
 from twophase.sandbox.drill.undoing import is_of_sagas
 
 TWOPHASE = (sys.executable, "-m", "twophase.coordinator.cli")
+OF_EACH_KIND = (
+    "coordinator.after-decide",
+    "saga.after-turn",
+    "participant.after-prepare",
+    "participant.after-compensation",
+    "kill everything",
+    "stop Postgres at once",
+    "frozen, with a standby, in sagas",
+    "killed between write and sync",
+    "participant's answers lost",
+)
 
 
 def test_every_registered_point_has_a_drill_and_names_are_unique() -> None:
@@ -35,9 +46,11 @@ def test_what_is_reached_in_sagas_alone_is_drilled_among_sagas_and_within_their_
 @pytest.mark.timeout(400)
 def test_nothing_is_lost_and_nothing_stays_in_doubt(tmp_path: Path) -> None:
     page, logs = tmp_path / "pages" / "drill.html", tmp_path / "logs"
-    options = ["--quick", "--json", "--html", str(page), "--keep-logs", str(logs)]
-    ended = subprocess.run([*TWOPHASE, "drill", *options], capture_output=True, text=True, check=False)
+    chosen = [word for name in OF_EACH_KIND for word in ("--only", name)]
+    options = ["--json", "--html", str(page), "--keep-logs", str(logs)]
+    ended = subprocess.run([*TWOPHASE, "drill", *chosen, *options], capture_output=True, text=True, check=False)
     report = json.loads(ended.stdout)
+    assert {drill["name"] for drill in report["drills"]} == set(OF_EACH_KIND)
     assert report["violations"] == 0, [drill for drill in report["drills"] if drill["violations"]]
     assert report["outside_violations"] == 0
     assert report["points_missed"] == []
@@ -54,9 +67,19 @@ def test_nothing_is_lost_and_nothing_stays_in_doubt(tmp_path: Path) -> None:
 
 
 def test_a_pattern_that_matches_nothing_is_told() -> None:
-    ended = subprocess.run([*TWOPHASE, "drill", "--only", "nothing"], capture_output=True, text=True, check=False)
+    options = ["--only", "kill", "--only", "nothing"]
+    ended = subprocess.run([*TWOPHASE, "drill", *options], capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert ended.stderr == "twophase drill: no drill matches 'nothing'; see twophase drill --list\n"
+
+
+def test_several_patterns_choose_all_that_match_one_of_them_and_a_whole_name_only_itself() -> None:
+    options = ["--only", "kill everything", "--only", "coordinator.after-d*", "--list"]
+    ended = subprocess.run([*TWOPHASE, "drill", *options], capture_output=True, text=True, check=True)
+    names = [line.partition("  ")[0] for line in ended.stdout.splitlines()]
+    among_all = [drill.name for drill in catalogue()]
+    assert names == [name for name in among_all if name == "kill everything" or name.startswith("coordinator.after-d")]
+    assert any(name.startswith("kill everything,") for name in among_all)
 
 
 def test_the_list_names_every_drill() -> None:

@@ -30,7 +30,8 @@ WRONG_INPUT: Final = 2
 
 def drill(
     only: Annotated[
-        str | None, typer.Option(metavar="PATTERN", help="Only drills whose name matches, such as 'participant.*'.")
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Only drills whose name matches, such as 'participant.*'; repeatable."),
     ] = None,
     quick: Annotated[  # noqa: FBT002 - an option of a command line
         bool, typer.Option("--quick", help="Only those that matter most, in about two minutes.")
@@ -64,9 +65,8 @@ def drill(
     """
     from twophase.sandbox.drill.catalogue import catalogue
 
-    chosen = [each for each in catalogue() if _matches(each.name, only) and (each.quick or not quick)]
-    if not chosen:
-        _fail(f"no drill matches {only!r}; see twophase drill --list", WRONG_INPUT)
+    candidates = [each for each in catalogue() if each.quick or not quick]
+    chosen = _chosen(candidates, only) if only else candidates
     if list_:
         width = max(len(each.name) for each in chosen)
         for each in chosen:
@@ -140,10 +140,20 @@ def _tell(report: Report, *, as_json: bool, html: Path | None) -> None:
         typer.echo(f"the timelines are in {html}", err=True)
 
 
-def _matches(name: str, pattern: str | None) -> bool:
+def _chosen(candidates: Sequence[Drill], patterns: Sequence[str]) -> list[Drill]:
+    """Those that one of the patterns means, in their own order. A pattern that means none ends it all."""
+    names: set[str] = set()
+    for pattern in patterns:
+        meant = {each.name for each in candidates if _matches(each.name, pattern)}
+        if not meant:
+            _fail(f"no drill matches {pattern!r}; see twophase drill --list", WRONG_INPUT)
+        # A whole name means this one, and not those whose names go on after it.
+        names |= {pattern} if pattern in meant else meant
+    return [each for each in candidates if each.name in names]
+
+
+def _matches(name: str, pattern: str) -> bool:
     """A pattern without wildcards matches anywhere in the name."""
-    if pattern is None:
-        return True
     return fnmatch.fnmatchcase(name, pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*")
 
 

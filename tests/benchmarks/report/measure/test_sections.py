@@ -15,7 +15,7 @@ from twophase.benchmarks.report.measure.bank import LEFT
 from twophase.benchmarks.report.measure.bench import Bench, Load, Void
 from twophase.benchmarks.report.measure.business import Mix, Workload, participants_of
 from twophase.benchmarks.report.measure.measuring import measure
-from twophase.benchmarks.report.measure.plan import FULL, OURS, QUICK, Cell
+from twophase.benchmarks.report.measure.plan import OURS, QUICK, Cell
 from twophase.benchmarks.report.measure.task import Task
 from twophase.benchmarks.report.values import NEVER, Results, Section, Suite, Who
 from twophase.sandbox.guardian import Guardian
@@ -34,7 +34,6 @@ TINY: Final = replace(
     latency_seconds=0.3,
     hot_rows=(1,),
     contention_clients=2,
-    crash_points=FULL.crash_points,
     outages=(0.0, None),
     crash_repetitions=1,
     crash_rate=20.0,
@@ -52,8 +51,14 @@ TINY: Final = replace(
     fan_seconds=0.2,
     clearing=(1, 6),
     clearing_repetitions=1,
-    # Everybody in three sections; elsewhere those whose figures are looked at.
-    whos={**QUICK.whos, Section.ISOLATION: (Who.LOCAL, *OURS), Section.FAN_OUT: (Who.LOOP, *OURS)},
+    # Everybody in one section; elsewhere those whose figures are looked at.
+    whos={
+        **QUICK.whos,
+        Section.CAPACITY: (Who.LOCAL, *OURS),
+        Section.LATENCY: (Who.LOOP, *OURS),
+        Section.ISOLATION: (Who.LOCAL, *OURS),
+        Section.FAN_OUT: (Who.LOOP, *OURS),
+    },
 )
 # Figures that only one of the two has.
 _OF_BRANCHES: Final = {"in_doubt_p50_ms", "in_doubt_max_ms", "in_doubt_branches", "clear_ms"}
