@@ -106,9 +106,10 @@ lint: $(DEV)
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy
 
-# pytest keeps what tests wrote for whoever wants to look; run from here, nothing stays behind.
+# pytest keeps what tests wrote for whoever wants to look; run from here, nothing stays behind. Tests start hundreds of
+# processes: whatever the environment says of bytecode, not each of them is to compile the project anew.
 unit: $(DEV) $(PROTOC)
-	@kept=$$(mktemp -d) && trap 'rm -rf "$$kept"' EXIT && trap 'exit 130' INT TERM; \
+	@kept=$$(mktemp -d) && trap 'rm -rf "$$kept"' EXIT && trap 'exit 130' INT TERM; unset PYTHONDONTWRITEBYTECODE; \
 	$(BIN)/pytest -q -n 3 --dist worksteal --basetemp="$$kept/pytest" $(ARGS)
 
 protos: $(PROTOC)
