@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 
@@ -79,6 +80,26 @@ async def test_a_name_belongs_to_one_database_and_a_database_has_one_name(world:
             await engine.register("order", "impostor:1")
         with pytest.raises(Rejected, match="registered as participant 'order' already"):
             await engine.register("alias", "alias:1")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("order", "belongs to database"), ("alias", "registered as participant '.*' already")],
+    ids=["two databases of one name", "two names of one database"],
+)
+async def test_of_two_that_register_at_the_same_time_one_is_refused(world: World, name: str, words: str) -> None:
+    other = FakeParticipant(name)
+    if name == "alias":
+        other.identity = world.order.identity
+    else:
+        other.identity = types_pb2.DatabaseIdentity(system_identifier="1", timeline=1, database="other")
+    world.links.at |= {"other:1": other}
+    async with world.coordinator(register=False) as engine:
+        both = (engine.register("order", "order:1"), engine.register(name, "other:1"))
+        refused = [error for error in await asyncio.gather(*both, return_exceptions=True) if error is not None]
+        assert [type(error) for error in refused] == [Rejected]
+        assert re.search(words, str(refused[0]))
+        assert len(await engine.journal.participants()) == 1
 
 
 async def test_a_participant_that_does_not_answer_or_is_somebody_else_is_not_registered(world: World) -> None:

@@ -89,6 +89,8 @@ class Peers:
         self._links = links
         self._tasks = tasks
         self._peers: dict[str, Peer] = {}
+        # Who is known is compared with what is to be recorded, and that takes effect once it is durable: one at a time.
+        self._recording = asyncio.Lock()
         self._horizons: dict[Epoch, int] = {}
         # By participant, the horizons below which it has nothing any more, as it said in this process' time.
         self._heard: dict[str, dict[Epoch, int]] = {}
@@ -133,23 +135,24 @@ class Peers:
         record = ParticipantRecord(
             name, address, answer.identity.system_identifier, answer.identity.timeline, answer.identity.database
         )
-        known = self._peers.get(name)
-        self._refuse_another_database(known, record)
-        if known is not None:
-            _alarm_of_another_timeline(known.record, record)
-        if known is None or known.record != record:
-            reach(CrashPoint.COORDINATOR_BEFORE_REGISTER)
-            await self._journal.register(record)
-            reach(CrashPoint.COORDINATOR_AFTER_REGISTER)
-            self._heard.pop(name, None)  # as in _shake_hands
-        peer = self._peers.get(name)
-        if peer is None:
-            peer = self._peers[name] = Peer(record, link)
-        elif peer.link is not link:
-            peer.link = link
-        peer.record = record
-        self._met(peer, answer)
-        return peer
+        async with self._recording:
+            known = self._peers.get(name)
+            self._refuse_another_database(known, record)
+            if known is not None:
+                _alarm_of_another_timeline(known.record, record)
+            if known is None or known.record != record:
+                reach(CrashPoint.COORDINATOR_BEFORE_REGISTER)
+                await self._journal.register(record)
+                reach(CrashPoint.COORDINATOR_AFTER_REGISTER)
+                self._heard.pop(name, None)  # as in _shake_hands
+            peer = self._peers.get(name)
+            if peer is None:
+                peer = self._peers[name] = Peer(record, link)
+            elif peer.link is not link:
+                peer.link = link
+            peer.record = record
+            self._met(peer, answer)
+            return peer
 
     async def ready(self, peer: Peer, *, within: float) -> dict[str, participant_pb2.OperationDescription]:
         """The operations of a participant that has shaken hands, now if it had not before. `within` is in seconds.
@@ -200,22 +203,23 @@ class Peers:
     async def _shake_hands(self, peer: Peer) -> None:
         answer = await self._ask(peer.link, peer.name)
         identity = answer.identity
-        record = replace(
-            peer.record,
-            system_identifier=identity.system_identifier,
-            timeline=identity.timeline,
-            database=identity.database,
-        )
-        if record != peer.record:
-            if not _same_database(record, peer.record):
-                raise LinkRejected(
-                    f"participant {peer.name!r} at {peer.record.address} answers for another database"
-                    f" ({_shown(record)}) than the registered one ({_shown(peer.record)})"
-                )
-            _alarm_of_another_timeline(peer.record, record)
-            await self._journal.register(record)
-            peer.record = record
-            self._heard.pop(peer.name, None)  # another timeline may have lost what was said to the last one
+        async with self._recording:
+            record = replace(
+                peer.record,
+                system_identifier=identity.system_identifier,
+                timeline=identity.timeline,
+                database=identity.database,
+            )
+            if record != peer.record:
+                if not _same_database(record, peer.record):
+                    raise LinkRejected(
+                        f"participant {peer.name!r} at {peer.record.address} answers for another database"
+                        f" ({_shown(record)}) than the registered one ({_shown(peer.record)})"
+                    )
+                _alarm_of_another_timeline(peer.record, record)
+                await self._journal.register(record)
+                peer.record = record
+                self._heard.pop(peer.name, None)  # another timeline may have lost what was said to the last one
         self._met(peer, answer)
 
     def _met(self, peer: Peer, answer: participant_pb2.HandshakeResponse) -> None:
