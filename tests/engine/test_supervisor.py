@@ -17,7 +17,7 @@ from twophase.coordinator.engine.engine import Engine
 from twophase.coordinator.journal.events import Begun, BranchRef
 from twophase.coordinator.journal.memory import MemoryJournal
 from twophase.coordinator.journal.port import JournalFailed, Proposal
-from twophase.coordinator.protocol.decisions import COMMIT
+from twophase.coordinator.protocol.decisions import ABORT, COMMIT, Decision
 
 BRANCHES = (BranchRef(0, "order"), BranchRef(1, "payment"))
 MANY = 300
@@ -143,6 +143,50 @@ def test_a_live_commit_is_not_later_for_a_dead_neighbour() -> None:
             other = await engine.execute(submission("order.write", "stock.write", request_id="r-2"))
             assert (other.outcome, other.applied) == (Outcome.COMMITTED, True)
             assert now() - began < 0.5
+
+    run_virtually(play())
+
+
+@pytest.mark.parametrize("decision", [COMMIT, ABORT], ids=str)
+def test_r9_a_branch_that_is_prepared_again_does_not_wait_for_the_others(decision: Decision) -> None:
+    """Its server failed over to a standby that had the PREPARE and not what followed. `payment` cannot be told."""
+
+    async def play() -> None:
+        world = World()
+        await left_in_doubt(world, 1, decided=decision == COMMIT)
+        (gid,) = world.order.prepared
+        world.payment.hold("commit" if decision == COMMIT else "abort")
+        async with world.coordinator(sweep_every=5.0) as engine:
+            await gone(world.order, within=10)
+            await asyncio.sleep(1)
+            world.order.ledger.pop(gid, None)
+            world.order.prepared[gid] = []
+            told = {doubt.participant: doubt.doing for doubt in (await engine.in_doubt()).branches}
+            await gone(world.order, within=10)
+            assert world.payment.prepared, "it is still waited for"
+            assert world.order.applied == ({gid} if decision == COMMIT else set())
+        assert told["order"] == "finishes it at the next sweep: it was over"
+
+    run_virtually(play())
+
+
+def test_r9_a_branch_the_journal_never_knew_does_not_wait_for_the_others() -> None:
+    """What was begun is lost with the crash. `payment` is found first, and then can be asked, and cannot roll back."""
+
+    async def play() -> None:
+        world = World()
+        async with world.coordinator() as engine:
+            journal_id, txid = engine.journal.journal_id, Txid(engine.journal.epoch, 1_000)
+        world.payment.prepared[str(Gid(journal_id, txid, 1))] = []
+        world.payment.hold("abort")
+        async with world.coordinator(register=False, sweep_every=5.0) as engine:
+            while txid not in engine._live:
+                await asyncio.sleep(0.001)
+            world.order.prepared[str(Gid(journal_id, txid, 0))] = []
+            told = {doubt.participant: doubt.doing for doubt in (await engine.in_doubt()).branches}
+            await gone(world.order, within=10)
+            assert world.payment.prepared, "it is still waited for"
+        assert told["order"] == "rolls it back at the next sweep"
 
     run_virtually(play())
 

@@ -169,7 +169,9 @@ class _Survey:
             return Doubt(gid, participant, record, self._prospect(gid.txid, record), seen=seen)
         part = running.parts.get(gid.branch)
         if part is None:
-            return Doubt(gid, participant, record, "leaves it alone while its transaction runs", seen=seen)
+            decided = record is not None and record.decision is not None
+            prospect = self._prospect(gid.txid, record) if decided else "leaves it alone while its transaction runs"
+            return Doubt(gid, participant, record, prospect, seen=seen)
         doing = _work_on(running, gid.branch)
         return Doubt(gid, participant, record, doing, part.attempts, part.last_error, seen)
 

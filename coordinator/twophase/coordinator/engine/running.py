@@ -21,7 +21,7 @@ from twophase.coordinator.engine.underway import ANSWER_MARGIN, FINISH_SECONDS, 
 from twophase.coordinator.journal import events as facts
 from twophase.coordinator.journal.port import Ruling
 from twophase.coordinator.protocol import twophase
-from twophase.coordinator.protocol.decisions import Decision, Ending, Vote
+from twophase.coordinator.protocol.decisions import ABORT, COMMIT, Decision, Ending, Vote
 from twophase.coordinator.protocol.effects import (
     Alarm,
     Effect,
@@ -88,6 +88,11 @@ class Running(Underway):
     @property
     def heuristic(self) -> tuple[str, ...]:
         return tuple(self.parts[number].peer.name for number in self.state.heuristic)
+
+    def is_done_with(self, branch: int) -> bool:
+        """Whether it is decided by commit or abort, and does nothing more about this branch: that is over, as far as is
+        known here, or was never known here."""
+        return self.state.decision in (COMMIT, ABORT) and branch not in self.state.open
 
     def results(self, calls: Iterable[Call]) -> tuple[Result, ...]:
         left = {part.peer.name: list(part.results) for part in self.parts.values()}
@@ -163,7 +168,9 @@ class Running(Underway):
                 self._raise_alarm(branch, ending)
             case End(committed):
                 reach(CrashPoint.COORDINATOR_BEFORE_END)
-                self._around.journal.append(facts.Ended(self.txid, committed))
+                self._around.journal.append(
+                    facts.Ended(self.txid, committed)
+                )
                 reach(CrashPoint.COORDINATOR_AFTER_END)
                 self._over()
             case _:

@@ -116,7 +116,7 @@ class Supervisor:
         reach(CrashPoint.RECOVERY_AFTER_SWEEP)
         if not before:
             return
-        live = self._live.names()
+        live = self._live.names() - {gid.txid for gid in before if self._is_done_with(gid.txid, gid.branch)}
         journal, quarantine = self._around.journal, self._around.peers.quarantine
         records = {gid.txid: await journal.transaction(gid.txid) for gid in before}
         for gid in before:
@@ -149,6 +149,11 @@ class Supervisor:
         for outcome in await asyncio.gather(*work, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
+
+    def _is_done_with(self, txid: Txid, branch: int) -> bool:
+        """Whether the transaction is under way here, and will do nothing more about this branch."""
+        running = self._live.get(txid)
+        return isinstance(running, Running) and running.is_done_with(branch)
 
     async def _prepared(self, peer: Peer) -> list[Gid]:
         journal_id = self._around.journal.journal_id
@@ -200,14 +205,21 @@ class Supervisor:
         reach(CrashPoint.RECOVERY_AFTER_TAKE_UP)
 
     async def _finish(self, peer: Peer, record: TransactionRecord | None, ref: BranchRef, *, commit: bool) -> None:
-        if record is None or record.txid in self._live:
+        if record is None:
             return
-        if not record.ended:
+        live = record.txid in self._live
+        if live and not self._is_done_with(record.txid, ref.number):
+            return
+        if not live and not record.ended:
             self._take_up(record, (ref,))
             return
-        # The transaction has ended and this branch is prepared all the same, after the end. It gets the decision.
+        # It is over for its transaction, or was never known to it, and is prepared all the same. It gets the decision:
+        # if the transaction still waits for others, that may take long, and nobody else would tell this one.
         gid = Gid(self._around.journal.journal_id, record.txid, ref.number)
-        _log.warning("branch %s at %s outlived its transaction, decided was %s", gid, peer.name, record.decision)
+        _log.warning(
+            "branch %s at %s is prepared, and its transaction is done with it; decided was %s",
+            *(gid, peer.name, record.decision),
+        )
         answer: participant_pb2.CommitResponse | participant_pb2.AbortResponse
         async with peer.slots:
             if commit:
