@@ -52,6 +52,41 @@ async def test_r6_a_repetition_after_a_crash_gets_the_recorded_outcome(world: Wo
     assert (again.outcome, again.txid, again.results) == (first.outcome, first.txid, first.results)
 
 
+@pytest.mark.parametrize("crash", [False, True], ids=["same process", "after a crash"])
+async def test_r6_a_repetition_hears_why_the_only_writer_refused(world: World, crash: bool) -> None:  # noqa: FBT001
+    async with world.coordinator() as engine:
+        first = await engine.execute(submission("order.refuse"))
+        again = await engine.execute(submission("order.refuse"))
+        view = await engine.view("r-1")
+        await engine.journal.flush()
+    if crash:
+        async with world.coordinator() as engine:
+            again = await engine.execute(submission("order.refuse"))
+            view = await engine.view("r-1")
+    assert [(reason.kind, reason.code) for reason in first.reasons] == [("BUSINESS", "NO_FUNDS")]
+    assert again == first
+    assert view is not None
+    assert view.record.reasons == first.reasons
+
+
+async def test_r6_a_repetition_hears_why_the_only_writer_refused_before_a_crash(world: World) -> None:
+    """Nobody had heard of it then: the next coordinator asks the participant, and writes down what that says."""
+    async with world.coordinator() as engine:
+        gate = world.order.hold("apply")
+        world.order.lose_answers = {"apply", "abort"}
+        asking = asyncio.create_task(engine.execute(submission("order.refuse")))
+        await until(lambda: world.order.calls["apply"] == 1)
+        gate.set()
+        await until(lambda: bool(world.order.ledger))
+        asking.cancel()
+    world.order.lose_answers = set()
+    async with world.coordinator() as engine:
+        await until_true(lambda: is_applied(engine, "r-1"))
+        answer = await engine.execute(submission("order.refuse"))
+    assert answer.outcome is Outcome.ABORTED
+    assert [(reason.kind, reason.code) for reason in answer.reasons] == [("BUSINESS", "NO_FUNDS")]
+
+
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "running"])
 async def test_r6_the_same_id_with_other_content_is_refused(world: World, finished: bool) -> None:  # noqa: FBT001
     async with world.coordinator() as engine:

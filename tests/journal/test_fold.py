@@ -43,6 +43,7 @@ EVENTS: list[Event] = [
     Decided(T, delegated(0), REQUEST, (STOCK,)),
     Finished(T, 0, Ending.LOST),
     Ended(T, committed=True),
+    Ended(T, committed=False, reasons=(REASON,)),
 ]
 
 
@@ -73,6 +74,12 @@ def test_a_lost_beginning_costs_nothing_that_recovery_needs() -> None:
 def test_a_late_beginning_does_not_change_who_must_hear() -> None:
     record = fold([Decided(T, COMMIT, None, (PAYMENT,)), Begun(T, REQUEST, BRANCHES)])
     assert (record.request, record.branches, record.hearers) == (REQUEST, BRANCHES, frozenset({1}))
+
+
+def test_why_a_delegate_did_not_apply_is_said_by_the_end_and_no_other_end_takes_reasons_away() -> None:
+    refused: list[Event] = [Decided(T, delegated(0), REQUEST, (STOCK,)), Ended(T, committed=False, reasons=(REASON,))]
+    aborted: list[Event] = [Decided(T, ABORT, REQUEST, (STOCK,), (REASON,)), Ended(T, committed=False)]
+    assert fold(refused).reasons == fold(aborted).reasons == (REASON,)
 
 
 @pytest.mark.parametrize(

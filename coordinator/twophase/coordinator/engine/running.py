@@ -169,12 +169,17 @@ class Running(Underway):
             case End(committed):
                 reach(CrashPoint.COORDINATOR_BEFORE_END)
                 self._around.journal.append(
-                    facts.Ended(self.txid, committed)
+                    facts.Ended(self.txid, committed, self._why_not_applied(committed=committed))
                 )
                 reach(CrashPoint.COORDINATOR_AFTER_END)
                 self._over()
             case _:
                 assert_never(effect)
+
+    def _why_not_applied(self, *, committed: bool) -> tuple[facts.Reason, ...]:
+        """What the record of the decision could not say yet: the delegate's own reasons."""
+        decision = self.state.decision
+        return tuple(self.reasons) if not committed and decision is not None and decision.branch is not None else ()
 
     def _raise_alarm(self, branch: int, ending: Ending) -> None:
         where, decision = self.parts[branch].peer.name, self.state.decision

@@ -68,6 +68,8 @@ def encode(event: Event) -> tuple[str, str]:
         case Finished():
             return FINISHED, _finished_out(event.branch, event.ending)
         case Ended():
+            if event.reasons:
+                return ENDED, _write({"committed": event.committed, **_reasons_out(event.reasons)})
             return ENDED, _ended_out(event.committed)
         case Turned():
             return TURNED, _write(_reasons_out(event.reasons))
@@ -129,7 +131,7 @@ def _decode(txid: Txid, kind: str, body: dict[str, Any]) -> Event:
         case "finished":
             return Finished(txid, int(body["branch"]), Ending(body["ending"]))
         case "ended":
-            return Ended(txid, bool(body["committed"]))
+            return Ended(txid, bool(body["committed"]), _reasons_in(body))
         case "turned":
             return Turned(txid, _reasons_in(body))
         case "compensated":

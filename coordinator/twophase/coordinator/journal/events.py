@@ -113,10 +113,12 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Every branch is finished; nothing more will happen. `committed` is the outcome, also of a delegated one."""
+    """Every branch is finished; nothing more will happen. `committed` is the outcome, also of a delegated one; if that
+    is not applied, the `reasons` say why: its decision came before them."""
 
     txid: Txid
     committed: bool
+    reasons: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

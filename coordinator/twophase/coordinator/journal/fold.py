@@ -73,6 +73,7 @@ def fold(events: Iterable[Event]) -> TransactionRecord:
                 dead.pop(event.branch, None)
             case Ended():
                 end = event
+                reasons = event.reasons or reasons
             case Turned():
                 turned, reasons = True, event.reasons
             case Compensated():
