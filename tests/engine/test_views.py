@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from fixtures.world import BOTH, World, submission
 from twophase.contract.names import Txid
+from twophase.coordinator import wire
 from twophase.coordinator.engine.api import Outcome, Which
 from twophase.coordinator.engine.engine import Engine
 from twophase.coordinator.engine.recorded import view_at
 from twophase.coordinator.journal.events import Begun, Decided, Ended, Finished, Happening, Voted
 from twophase.coordinator.protocol.decisions import Ending
+from twophase.v1.coordinator_pb2 import BranchState
 
 
 async def committed(engine: Engine, request_id: str = "r-1") -> Txid:
@@ -35,6 +41,30 @@ async def test_a_view_has_events_only_if_they_are_asked_for() -> None:
         kind.__name__ for kind in (Voted, Voted, Decided, Finished, Finished)
     )
     assert nobody is None
+
+
+@pytest.mark.parametrize(
+    ("calls", "states"),
+    [
+        (("order.refuse", "payment.write"), {"order": "REFUSED", "payment": "UNSPECIFIED"}),
+        (("order.read", "payment.write", "stock.read"), {"order": "READ_ONLY", "payment": "UNSPECIFIED"}),
+        (("order.read", "payment.read"), {"order": "READ_ONLY", "payment": "READ_ONLY"}),
+        (("order.read", "payment.write"), {"order": "READ_ONLY", "payment": "APPLIED"}),
+    ],
+    ids=["in turn", "the only writer", "readers", "one writer"],
+)
+async def test_a_branch_that_nothing_was_sent_to_is_not_said_to_have_refused(
+    calls: tuple[str, ...], states: dict[str, str]
+) -> None:
+    world = World()
+    world.stock.lose_answers = {"prepare"}
+    async with world.coordinator() as engine:
+        await engine.execute(replace(submission(*calls), in_turn=True))
+        view = await engine.view("r-1")
+    assert view is not None
+    told = wire.transaction(view, world.disk.journal_id)
+    found = {one.participant: BranchState.Name(one.state).removeprefix("BRANCH_STATE_") for one in told.branches}
+    assert {name: state for name, state in found.items() if name != "stock"} == states
 
 
 async def test_a_view_at_a_moment_leaves_out_what_came_later() -> None:

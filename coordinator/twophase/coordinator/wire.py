@@ -253,10 +253,10 @@ def branch_state(record: TransactionRecord, branch: BranchRef) -> coordinator_pb
     ending = record.endings.get(branch.number)
     if ending is not None:
         return _ended_state(ending, record.committed)
-    over = record.hearers is not None and branch.number not in record.hearers
     vote = record.votes.get(branch.number)
-    if over and vote is None:  # the vote was not written down, but the decision did not concern this branch
-        vote = Vote.NO if record.committed is False else Vote.READ_ONLY
+    if vote is None and record.hearers is not None and branch.number not in record.hearers:
+        # Votes are written down before the decision. It does not concern this branch, so nothing was sent to it.
+        return coordinator_pb2.BRANCH_STATE_UNSPECIFIED
     return _voted_state(vote)
 
 

@@ -16,6 +16,7 @@ from twophase.coordinator.client import Event, Outcome, Protocol, Transaction
 from twophase.coordinator.operator import saga_words
 
 _STATES: Final = {
+    "UNSPECIFIED": "nothing was sent to it",
     "WORKING": "at work: its vote is not there",
     "PREPARED": "prepared: in doubt until it hears the decision",
     "READ_ONLY": "only read, and is over",
