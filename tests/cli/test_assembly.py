@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from twophase.contract.status import Problem, from_call
 from twophase.coordinator import cli, server
 from twophase.coordinator.engine.api import Limits, Rejected
 from twophase.coordinator.engine.engine import Engine
+from twophase.coordinator.journal import schema, sqlite_writer
 from twophase.coordinator.journal.ballast import Ballast
 from twophase.coordinator.journal.lock import FileLock
-from twophase.coordinator.journal.port import JournalFull
+from twophase.coordinator.journal.port import JournalFailed, JournalFull
 from twophase.coordinator.journal.sqlite import SqliteJournal
+from twophase.coordinator.journal.sqlite_batch import Written
 from twophase.v1 import coordinator_pb2, coordinator_pb2_grpc, types_pb2
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -103,6 +106,32 @@ async def test_r10_a_failed_engine_is_told_at_once(settings: server.Settings) ->
     async with server.running(settings, on_failure=told.set_result) as running:
         running.engine.failed.set_exception(OSError("the disk is gone"))
         assert str(await told) == "the disk is gone"
+
+
+async def test_r10_a_journal_that_fails_at_the_end_is_told_as_one_that_fails_before(
+    settings: server.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[BaseException] = []
+
+    def fail(*_: object, **__: object) -> Written:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async with server.running(settings, on_failure=told.append) as running:
+        monkeypatch.setattr(sqlite_writer, "write", fail)
+    assert [type(error) for error in told] == [JournalFailed]
+    assert "disk is full" in str(told[0])
+    assert running.journal.position == 0
+
+
+async def test_r10_a_journal_that_fails_while_it_starts_is_told_as_one_that_fails_later(
+    settings: server.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[BaseException] = []
+    monkeypatch.setattr(schema, "EVENTS_OF_UNFINISHED", "SELECT nothing FROM nowhere")
+    with pytest.raises(server.CannotStart, match="cannot be read"):
+        async with server.running(settings, on_failure=told.append):
+            pass
+    assert [type(error) for error in told] == [JournalFailed]
 
 
 async def test_whoever_took_over_waits_for_the_port_of_the_one_that_is_gone(settings: server.Settings) -> None:

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,7 @@ def failure(process: subprocess.Popen[str]) -> str:
 
 def test_after_a_restore_every_participant_must_be_there(serve: Serve, journal: Path) -> None:
     assert "there is no journal" in failure(serve("--after-restore"))
+    assert "File name too long" in failure(serve("--after-restore", path=journal.with_name(300 * "j")))
     assert not journal.exists()
     process = serve()
     ready(process)
@@ -133,6 +135,18 @@ def test_a_file_that_is_no_journal_is_one_line(serve: Serve, journal: Path) -> N
     journal.write_text("a diary, rather " * 1000)
 
     assert str(journal) in failure(serve())
+
+
+def test_an_unfinished_transaction_that_cannot_be_read_is_one_line(serve: Serve, journal: Path) -> None:
+    process = serve()
+    ready(process)
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=20)
+    with closing(sqlite3.connect(journal, isolation_level=None)) as connection:
+        txid = "00000001-0badcafe-000000000001"
+        connection.execute("INSERT INTO transactions VALUES (?, 1, 0)", (txid,))
+        connection.execute("INSERT INTO events VALUES (1, ?, 0, 'of tomorrow', '{}')", (txid,))
+    assert "cannot be read (ValueError(\"unknown kind 'of tomorrow'\")); run the twophase" in failure(serve())
 
 
 def test_a_directory_that_is_not_there_is_one_line(serve: Serve, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 PRELUDE = """
 import asyncio, sys
-from journal.samples import propose, begun, txid
+from journal.samples import SHOP, propose, begun, txid
 from twophase.coordinator.journal.port import JournalFailed
 from twophase.coordinator.journal.sqlite import SqliteJournal
 from twophase.coordinator.protocol.decisions import ABORT

@@ -57,9 +57,9 @@ async def test_r4_sqlite_is_told_to_sync_whenever_a_batch_is_forced(
     journal = await SqliteJournal.open(path)
     modes: list[int] = []
 
-    def look(connection: sqlite3.Connection, items: Sequence[Item], position: int) -> Written:
+    def look(connection: sqlite3.Connection, items: Sequence[Item], position: int, **more: bool) -> Written:
         modes.append(connection.execute("PRAGMA synchronous").fetchone()[0])
-        return write(connection, items, position)
+        return write(connection, items, position, **more)
 
     monkeypatch.setattr(sqlite_writer, "write", look)
     for number, decision in enumerate((COMMIT, ABORT, COMMIT, ABORT, ABORT, delegated(0))):
@@ -128,10 +128,10 @@ async def test_a_batch_is_a_handful_of_statements_however_many_it_decides(
     journal = await SqliteJournal.open(path)
     statements: list[list[str]] = []
 
-    def look(connection: sqlite3.Connection, items: Sequence[Item], position: int) -> Written:
+    def look(connection: sqlite3.Connection, items: Sequence[Item], position: int, **more: bool) -> Written:
         statements.append([])
         connection.set_trace_callback(statements[-1].append)
-        written = write(connection, items, position)
+        written = write(connection, items, position, **more)
         connection.set_trace_callback(None)
         return written
 
@@ -163,8 +163,20 @@ async def test_a_batch_is_a_handful_of_statements_however_many_it_decides(
         ("journal.append(begun(journal, 1)); await journal.transaction(txid(journal, 1))", 0),
         ("await journal.decide(propose(journal, 1, ABORT)); await journal.decide(propose(journal, 2))", 1),
         ("await asyncio.gather(*(journal.decide(propose(journal, number)) for number in range(50)))", 1),
+        ("await journal.decide(propose(journal, 1, ABORT)); await journal.flush()", 1),
+        ("await journal.decide(propose(journal, 1, ABORT)); await journal.register(SHOP)", 1),
+        ("await journal.decide(propose(journal, 1, ABORT)); await journal.decide(propose(journal, 0))", 1),
     ],
-    ids=["commit", "abort", "append", "abort then commit", "fifty commits"],
+    ids=[
+        "commit",
+        "abort",
+        "append",
+        "abort then commit",
+        "fifty commits",
+        "abort then flush",
+        "abort then a participant that is known",
+        "abort then a decision that is made",
+    ],
 )
 def test_r14_syncs_counted_by_the_kernel(path: Path, tmp_path: Path, work: str, syncs: int) -> None:
     trace = tmp_path / "trace"
@@ -172,6 +184,7 @@ def test_r14_syncs_counted_by_the_kernel(path: Path, tmp_path: Path, work: str, 
     async def main():
         journal = await SqliteJournal.open(sys.argv[1])
         await journal.decide(propose(journal, 0))
+        await journal.register(SHOP)
         import os
         os.access("/before", os.F_OK)
         {work}

@@ -34,7 +34,7 @@ async def test_r10_a_failed_write_fails_everybody_for_good(path: Path, monkeypat
     await journal.decide(propose(journal, 1))
     broken = sqlite3.OperationalError("disk I/O error")
 
-    def fail(*_: object) -> Written:
+    def fail(*_: object, **__: object) -> Written:
         raise broken
 
     monkeypatch.setattr(sqlite_writer, "write", fail)
@@ -70,7 +70,7 @@ async def test_r10_what_waits_behind_a_failed_write_fails_too(path: Path, monkey
     started = asyncio.Event()
     behind: list[asyncio.Task[Ruling]] = []
 
-    def fail(*_: object) -> Written:
+    def fail(*_: object, **__: object) -> Written:
         loop.call_soon_threadsafe(started.set)
         # The writer's thread stays here until somebody waits behind it.
         asyncio.run_coroutine_threadsafe(join(), loop).result(timeout=10)

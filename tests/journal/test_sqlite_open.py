@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from journal.children import content, run, start
+from journal.samples import propose, txid
 from twophase.contract.names import Txid
 from twophase.coordinator.journal import schema, sqlite_open
 from twophase.coordinator.journal.port import (
@@ -126,6 +128,68 @@ async def test_r10_the_opening_waits_until_the_log_is_on_disk_or_says_who_is_in_
         journal = await SqliteJournal.open(path, busy_timeout=0.01, attempts=2)
         assert (journal.epoch.number, journal.label) == (2, "b")
     await journal.close()
+
+
+async def test_r10_the_log_of_a_journal_that_was_moved_away_is_not_thrown_away(path: Path) -> None:
+    decide = """
+    import os
+    async def main():
+        journal = await SqliteJournal.open(sys.argv[1])
+        await journal.decide(propose(journal, 1))
+        print(journal.epoch, flush=True)
+        os._exit(0)
+    asyncio.run(main())
+    """
+    epoch = run(decide, path).strip()
+    log = path.with_name("journal.db-wal")
+    before = content(log)
+    moved = shutil.move(path, path.with_name("moved.db"))
+    with pytest.raises(JournalUnusable, match=r"there is no journal .*, but the log of one, journal.db-wal: put the"):
+        await SqliteJournal.open(path)
+    assert (content(log), content(path)) == (before, None)
+    shutil.move(moved, path)
+    journal = await SqliteJournal.open(path)
+    record = await journal.transaction(Txid.parse(f"{epoch}-{1:012x}"))
+    assert record is not None
+    assert record.decision == COMMIT
+    await journal.close()
+
+
+async def test_r10_a_journal_with_two_names_is_refused_since_it_would_have_two_locks_and_two_logs(path: Path) -> None:
+    await (await SqliteJournal.open(path)).close()
+    journal = await SqliteJournal.open(path)
+    other = path.with_name("other.db")
+    other.hardlink_to(path)
+    for name in (other, other):
+        with pytest.raises(JournalUnusable, match=r"with 2 names \(hard links\).*find DIRECTORY -samefile"):
+            await SqliteJournal.open(name)
+    await journal.decide(propose(journal, 1))
+    await journal.close()
+    with pytest.raises(JournalUnusable, match="with 2 names"):
+        await SqliteJournal.open(path)
+    other.unlink()
+    reopened = await SqliteJournal.open(path)
+    assert await reopened.transaction(txid(journal, 1)) is not None
+    await reopened.close()
+
+
+@pytest.mark.parametrize("name", ["journal.db", "a journal\\of\tours.db"])
+async def test_r10_a_journal_mounted_without_its_log_is_refused(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / name
+    await (await SqliteJournal.open(path)).close()
+    escaped = str(path).replace("\\", "\\134").replace("\t", "\\011").replace(" ", "\\040")
+    mounts = tmp_path / "mountinfo"
+    monkeypatch.setattr(sqlite_open, "_MOUNTS", mounts)
+    line = "42 27 254:0 /elsewhere {} rw,relatime - ext4 /dev/vda rw\n"
+    mounts.write_text(line.format("/") + line.format(escaped))
+    with pytest.raises(JournalUnusable, match=r"mounted alone, without its log and its lock.*; mount its directory"):
+        await SqliteJournal.open(path)
+    mounts.write_text(line.format("/") + line.format(tmp_path))
+    await (await SqliteJournal.open(path)).close()
+    mounts.unlink()
+    await (await SqliteJournal.open(path)).close()
 
 
 async def test_a_journal_of_a_newer_schema_is_left_alone(path: Path) -> None:

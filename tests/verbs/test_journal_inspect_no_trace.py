@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from journal.children import start
 from journal.samples import propose
+from twophase.coordinator import cli
 from twophase.coordinator.journal import schema, snapshot
 from twophase.coordinator.journal.offline import open_offline
 from twophase.coordinator.journal.port import JournalUnusable
@@ -130,6 +131,18 @@ def test_a_directory_that_cannot_be_written_is_enough(runner: CliRunner, foreign
 
     assert told["counts"]["committed"] == 3
     assert traces(foreign) == before
+
+
+def test_a_directory_that_may_not_be_entered_is_said_in_one_line(runner: CliRunner, foreign: Path) -> None:
+    foreign.chmod(0)
+    if os.getuid() == 0:
+        os.seteuid(65534)
+
+    result = runner.invoke(cli.app, ["journal", "inspect", str(foreign / "journal.db")])
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "cannot be looked at: Permission denied" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 # --- while it is written

@@ -31,7 +31,7 @@ from twophase.coordinator.engine.api import Limits, Rejected
 from twophase.coordinator.engine.engine import Engine
 from twophase.coordinator.journal.ballast import Ballast
 from twophase.coordinator.journal.lock import FileLock
-from twophase.coordinator.journal.port import Journal, JournalError, JournalFull
+from twophase.coordinator.journal.port import Journal, JournalError, JournalFailed, JournalFull
 from twophase.coordinator.journal.sqlite import SqliteJournal
 from twophase.coordinator.journal.sqlite_open import take_lock
 from twophase.coordinator.restoring import CannotLift, lift
@@ -130,7 +130,7 @@ async def running(
         port = await _bind(server, settings.listen, patience)
         room = Room(Ballast(lock.journal, settings.ballast))
         journal = await _open(settings, lock, room)
-        stack.push_async_callback(journal.close)
+        stack.push_async_callback(_close, journal, on_failure)
         links = links or GrpcLinks()
         stack.push_async_callback(links.close)
 
@@ -145,7 +145,8 @@ async def running(
         for name in (health.OVERALL_HEALTH, SERVICE):
             await health_service.set(name, health_pb2.HealthCheckResponse.SERVING)
 
-        await engine.start()
+        with explained(settings.journal):
+            await engine.start()
         # Ended in reverse: nothing new, what runs is finished and answered, then the connections.
         stack.push_async_callback(_answer_the_last, server, service)
         stack.push_async_callback(engine.stop, settings.grace)
@@ -219,6 +220,13 @@ async def _answer_the_last(server: grpc.aio.Server, service: CoordinatorService)
     await asyncio.gather(server.stop(_ANSWER_SECONDS), service.end_streams(timeout=_ANSWER_SECONDS))
 
 
+async def _close(journal: Journal, on_failure: Callable[[BaseException], None]) -> None:
+    try:
+        await journal.close()
+    except JournalFailed as error:
+        on_failure(error)
+
+
 def _failed(failed: asyncio.Future[None], on_failure: Callable[[BaseException], None]) -> None:
     if failed.cancelled():
         return
@@ -280,18 +288,18 @@ async def _open(settings: Settings, lock: FileLock, room: Room) -> Journal:
 
 async def _lift(settings: Settings) -> None:
     """Opens the journal for the lift alone: what it gives out then begins above."""
-    async with contextlib.AsyncExitStack() as stack:
+    with explained(settings.journal):
         if not settings.journal.exists():
             raise CannotStart(f"there is no journal {settings.journal} that could have been restored; check --journal")
-        with explained(settings.journal):
+        async with contextlib.AsyncExitStack() as stack:
             journal = await SqliteJournal.open(settings.journal)
             stack.push_async_callback(journal.close)
-        links = GrpcLinks()
-        stack.push_async_callback(links.close)
-        try:
-            await lift(journal, links, settings.participants)
-        except CannotLift as error:
-            raise CannotStart(str(error)) from error
+            links = GrpcLinks()
+            stack.push_async_callback(links.close)
+            try:
+                await lift(journal, links, settings.participants)
+            except CannotLift as error:
+                raise CannotStart(str(error)) from error
 
 
 async def _watch_room(room: Room, engine: Engine) -> None:

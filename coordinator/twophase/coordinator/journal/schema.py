@@ -161,6 +161,10 @@ UPSERT_TRANSACTIONS: Final = (
 # Branches that ended against the decision; once is as good as twice.
 INSERT_HEURISTICS: Final = "INSERT OR IGNORE INTO heuristics (txid, branch) VALUES {rows}"
 
+# Changes nothing and writes a page all the same, so that its commit is synced. An UPDATE to what is there already would
+# write none.
+REWRITE_A_PAGE: Final = f"PRAGMA user_version = {VERSION}"
+
 # --- pruning
 
 # Whose event is the newest.

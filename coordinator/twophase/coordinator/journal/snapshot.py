@@ -45,9 +45,15 @@ def snapshot(path: Path) -> Iterator[Snapshot]:
     Raises `JournalUnusable` if there is no such file, it cannot be read or copied, or is written faster than copied.
     """
     original = path.resolve()
-    if not original.exists():
+    try:
+        is_there, is_file = original.exists(), original.is_file()
+    except OSError as error:
+        raise JournalUnusable(
+            f"{path} cannot be looked at: {error.strerror or error}; it is read as the user who types"
+        ) from error
+    if not is_there:
         raise JournalUnusable(f"there is no file {path}; name the journal's file")
-    if not original.is_file():
+    if not is_file:
         raise JournalUnusable(f"{path} is not a file, so it cannot be a journal; name a file")
     with tempfile.TemporaryDirectory(prefix="twophase-inspect-") as directory:
         copy = Path(directory) / "journal.db"

@@ -150,14 +150,20 @@ def pages(item: Item) -> int:
     return item.pruning.limit if isinstance(item, Prune) else 1
 
 
-def write(connection: sqlite3.Connection, items: Sequence[Item], position: int) -> Written:
+def write(
+    connection: sqlite3.Connection, items: Sequence[Item], position: int, *, never_empty: bool = False
+) -> Written:
     """Writes a batch after `position`, in one SQL transaction. Whether its commit waits for the disk is the caller's
-    setting (`PRAGMA synchronous`). Raises sqlite3.Error; then it is unknown what is written."""
+    setting (`PRAGMA synchronous`), and then it waits for all that was written before; but a commit that changes nothing
+    waits for nothing. `never_empty` sees to it that something changes. Raises sqlite3.Error; then it is unknown what is
+    written."""
     connection.execute("BEGIN IMMEDIATE")
     writing = _Writing(connection, position)
     writing.look_ahead(items)
     answers = [writing.take(item) for item in items]
     writing.put()
+    if never_empty and writing.position == position:
+        connection.execute(schema.REWRITE_A_PAGE)
     reach(CrashPoint.COORDINATOR_BEFORE_WRITE)
     connection.execute("COMMIT")
     reach(CrashPoint.COORDINATOR_AFTER_WRITE)

@@ -24,6 +24,7 @@ from twophase.coordinator.journal.port import JournalFull, JournalLocked, Journa
 # Above this size the whole file is not read through at every start: that would cost history. Damage there is found when
 # the page is read.
 CHECKED_BYTES: Final = 64 << 20
+_MOUNTS: Final = Path("/proc/self/mountinfo")
 # What SQLite says where a quota or a limit on file sizes is reached, among other things.
 _PERHAPS_FULL: Final = frozenset({sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_SHMSIZE})
 
@@ -56,6 +57,7 @@ def take_lock(name: str | Path) -> FileLock:
 def make_file(path: Path) -> None:
     """Makes an empty file, mode 0600, if there is none, and its name durable. Raises `JournalUnusable`."""
     try:
+        _check_log(path)
         if path.exists():
             _check_kind(path)
             return
@@ -72,12 +74,46 @@ def make_file(path: Path) -> None:
 def _check_kind(path: Path) -> None:
     if not path.is_file():
         raise JournalUnusable(f"{path} is not a file, so it cannot be a journal; name a file")
+    # The lock and the log go by name: under another name there is another coordinator, and its decisions are elsewhere.
+    names = path.stat().st_nlink
+    if names > 1:
+        raise JournalUnusable(
+            f"journal {path} is one file with {names} names (hard links), and its lock and its log go by name; remove"
+            f" the others (find DIRECTORY -samefile {path})"
+        )
+    if _is_mounted(path):
+        raise JournalUnusable(
+            f"journal {path} is mounted alone, without its log and its lock, which belong beside it; mount its"
+            " directory"
+        )
+
+
+def _check_log(path: Path) -> None:
+    """SQLite would throw the log of a file away that is empty, or made anew."""
     wal = path.with_name(path.name + "-wal")
-    # SQLite would throw the log of an empty file away.
-    if path.stat().st_size == 0 and wal.exists() and wal.stat().st_size > 0:
+    if not wal.exists() or wal.stat().st_size == 0:
+        return
+    if not path.exists():
+        raise JournalUnusable(
+            f"there is no journal {path}, but the log of one, {wal.name}: put the file back that belongs to it, or take"
+            " the log away with that"
+        )
+    if path.stat().st_size == 0:
         raise JournalUnusable(
             f"journal {path} is empty while its log {wal.name} is not: the file was cut off; restore both"
         )
+
+
+def _is_mounted(path: Path) -> bool:
+    """Whether a file system was mounted on this very file. Field 5 of /proc/self/mountinfo (proc(5))."""
+    try:
+        mounts = _MOUNTS.read_bytes().splitlines()
+    except OSError:
+        return False
+    name = os.fsencode(path)
+    for byte in b"\\ \t\n":  # the backslash first
+        name = name.replace(bytes((byte,)), b"\\%03o" % byte)
+    return any(mount.split(b" ")[4] == name for mount in mounts)
 
 
 def _out_of_reach(path: Path, error: OSError) -> JournalUnusable:
@@ -141,7 +177,10 @@ def _recognise(connection: sqlite3.Connection, path: Path) -> None:
     if path.stat().st_size <= CHECKED_BYTES:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
-            raise JournalUnusable(f"journal {path} is damaged ({found.splitlines()[-1]}); restore it from a backup")
+            raise JournalUnusable(
+                f"journal {path} is damaged ({found.splitlines()[-1]}); restore it from a backup, without another one's"
+                " log (-wal) beside it"
+            )
 
 
 def _configure(connection: sqlite3.Connection, path: Path) -> None:

@@ -187,7 +187,8 @@ class Writer:
         if batch.forced is not self._forcing:
             connection.execute(f"PRAGMA synchronous = {'FULL' if batch.forced else 'NORMAL'}")
             self._forcing = batch.forced
-        return write(connection, batch.items, self._position)
+        unsynced = self._position > self._durable
+        return write(connection, batch.items, self._position, never_empty=batch.forced and unsynced)
 
     async def _checkpoint(self) -> None:
         """Moves the log into the file. PASSIVE: it never waits for a reader; what it leaves, the next one moves."""
