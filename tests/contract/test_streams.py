@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,12 +83,12 @@ class Desk:
 
 
 @contextlib.asynccontextmanager
-async def serving(handler: Any) -> AsyncIterator[tuple[grpc.aio.Server, str]]:
+async def serving(
+    handler: Any, *, write: Callable[[Any], bytes] = participant_pb2.StreamResponse.SerializeToString
+) -> AsyncIterator[tuple[grpc.aio.Server, str]]:
     server = grpc.aio.server()
     method = grpc.stream_stream_rpc_method_handler(
-        handler,
-        request_deserializer=participant_pb2.StreamRequest.FromString,
-        response_serializer=participant_pb2.StreamResponse.SerializeToString,
+        handler, request_deserializer=participant_pb2.StreamRequest.FromString, response_serializer=write
     )
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler("twophase.v1.Participant", {"Stream": method})]
@@ -423,3 +423,22 @@ async def test_nothing_goes_by_a_stream_until_one_is_offered() -> None:
     calls = Calls(peer)
     assert await ask(calls, "one") == Answer()
     await calls.close()
+
+
+async def test_an_answer_that_nobody_can_read_breaks_the_stream_and_the_next_calls_are_unary() -> None:
+    async def garbage(_requests: Any, context: Any) -> None:
+        await context.read()
+        await context.write(b"\xff\xff\xff")
+        await context.read()
+
+    async with serving(garbage, write=bytes) as (_, address), grpc.aio.insecure_channel(address) as channel:
+        stub: participant_pb2_grpc.ParticipantAsyncStub = participant_pb2_grpc.ParticipantStub(channel)
+        calls = Calls(Older(stub.Stream, participant_pb2.StreamRequest))
+        calls.offered = True
+        for call in (ask(calls, "one"), ask(calls, "two")):
+            with pytest.raises(grpc.aio.AioRpcError, match="no message of this call") as failed:
+                await call
+            problem = from_call(failed.value)
+            assert (problem.code, problem.outcome_known) == (grpc.StatusCode.INTERNAL, False)
+        assert await ask(calls, "three") == Answer()
+        await calls.close()

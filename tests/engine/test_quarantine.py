@@ -392,3 +392,17 @@ def test_every_pair_of_signs_has_a_conclusion() -> None:
     for one, other in product(Sign, Sign):
         if one is not other:
             assert conclude([one, other]) is Conclusion.CONTRADICTION
+
+
+async def test_an_epoch_that_is_none_proves_nothing_and_its_participant_is_away(world: World) -> None:
+    async with world.coordinator():
+        pass
+    world.payment.seen_epoch = types_pb2.Epoch(number=7, nonce="no nonce")
+    async with world.coordinator(register=False) as engine:
+        answered = world.payment.calls["handshake"]
+        await until(lambda: world.payment.calls["handshake"] > answered + 2 or engine.failed.done())
+        assert not engine.failed.done()
+        assert not engine.quarantine
+        world.payment.seen_epoch = None
+        answer = await engine.execute(submission(*BOTH))
+        assert answer.outcome is Outcome.COMMITTED

@@ -312,3 +312,30 @@ async def test_calls_made_together_leave_in_one_message(links: GrpcLinks) -> Non
         await asyncio.gather(*(link.commit(COMMIT, timeout=5) for _ in range(10)))
 
     assert (link.frames, participant.calls.count("Commit")) == (1, 10)
+
+
+async def test_an_answer_that_nobody_can_read_is_lost(links: GrpcLinks) -> None:
+    async def garbage(_request: bytes, _context: Any) -> bytes:
+        return b"\xff\xff\xff"
+
+    names = ("Handshake", "Prepare", "Apply", "Commit", "Abort", "ListPrepared", "Inspect", "Observe", "Diagnose")
+    methods: dict[str, Any] = {name: grpc.unary_unary_rpc_method_handler(garbage) for name in names}
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("twophase.v1.Participant", methods)])
+    link = links.connect(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+    await server.start()
+    p = participant_pb2
+    for call in (
+        link.handshake(p.HandshakeRequest(), timeout=30),
+        link.prepare(p.PrepareRequest(), timeout=30),
+        link.apply(p.ApplyRequest(), timeout=30),
+        link.commit(p.CommitRequest(), timeout=30),
+        link.abort(p.AbortRequest(), timeout=30),
+        link.list_prepared(p.ListPreparedRequest(), timeout=30),
+        link.inspect(p.InspectRequest(), timeout=30),
+        link.observe(p.ObserveRequest(), timeout=30),
+        link.diagnose(p.DiagnoseRequest(), timeout=30),
+    ):
+        with pytest.raises(LinkLost, match="INTERNAL: the answer is no message of this call"):
+            await call
+    await server.stop(None)

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import grpc
 
+from twophase.contract.status import readable
 from twophase.contract.streams.calling import Calls, Rpc, StreamClosed
 from twophase.coordinator.engine.links import LinkLost, LinkRejected, NotOffered
 from twophase.coordinator.transport import CHANNEL_OPTIONS, caller_is_cancelled
@@ -69,7 +70,7 @@ class _Participant:
     ) -> _Response:
         """One unary call."""
         try:
-            return await method(request, timeout=timeout, wait_for_ready=False)
+            return readable(await method(request, timeout=timeout, wait_for_ready=False))
         except grpc.aio.AioRpcError as error:
             raise self.error(kind, error) from error
         except grpc.aio.UsageError as error:

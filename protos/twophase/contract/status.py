@@ -6,7 +6,7 @@ Lives here: building and reading it, the same on both sides. Must not live here:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Final, Protocol, TypeVar, cast
 
 import grpc
 from google.protobuf.any_pb2 import Any
@@ -16,6 +16,8 @@ from grpc_status import rpc_status
 
 from twophase.contract.text import shorten
 from twophase.v1 import types_pb2
+
+T = TypeVar("T")
 
 DOMAIN: Final = "twophase"
 _DETAILS: Final = "grpc-status-details-bin"
@@ -81,6 +83,15 @@ def of_failure(failure: types_pb2.CallFailure) -> grpc.aio.AioRpcError:
 def failed_call(code: grpc.StatusCode, message: str) -> grpc.aio.AioRpcError:
     """The error of a call that nobody answered."""
     return _error(code, message, grpc.aio.Metadata())
+
+
+def readable(answer: T | None) -> T:
+    """An answer as it came. gRPC gives None for bytes that are no message of the call's type: then this raises what
+    other implementations of it raise, an `AioRpcError` with INTERNAL and no known outcome.
+    """
+    if answer is None:
+        raise failed_call(grpc.StatusCode.INTERNAL, "the answer is no message of this call; is it of another contract?")
+    return answer
 
 
 def _error(code: grpc.StatusCode, message: str, trailers: grpc.aio.Metadata) -> grpc.aio.AioRpcError:

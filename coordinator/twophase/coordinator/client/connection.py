@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import grpc
 
+from twophase.contract.status import readable
 from twophase.contract.streams.calling import Calls, Rpc, StreamClosed
 from twophase.coordinator.client.execution import Closed
 from twophase.coordinator.transport import CHANNEL_OPTIONS, caller_is_cancelled
@@ -83,7 +84,7 @@ class Connection:
 
     async def call(self, method: Method[_Request, _Response], request: _Request, *, timeout: float) -> _Response:
         try:
-            return await method(request, timeout=timeout)
+            return readable(await method(request, timeout=timeout))
         except grpc.aio.UsageError as error:
             raise Closed from error
         except asyncio.CancelledError as error:

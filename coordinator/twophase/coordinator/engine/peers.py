@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from twophase.contract.crashpoints import CrashPoint, reach
-from twophase.contract.names import Epoch
+from twophase.contract.names import Epoch, InvalidName
 from twophase.coordinator.engine import rejections
 from twophase.coordinator.engine.links import Link, LinkLost, LinkRejected, Links
 from twophase.coordinator.engine.quarantine import Quarantine
@@ -262,7 +262,12 @@ class Peers:
         """What the participant has seen, against what this journal has reached."""
         theirs = answer.last_epoch
         if answer.HasField("last_epoch"):
-            seen = Epoch(theirs.number, theirs.nonce)
+            try:
+                seen = Epoch(theirs.number, theirs.nonce)
+            except InvalidName as error:
+                raise LinkRejected(
+                    f"participant {name!r} says that it has seen an epoch that is none: {error}"
+                ) from error
             if self.quarantine.is_strange(seen):
                 await self.quarantine.prove(
                     f"participant {name!r} has seen epoch {seen}, which this journal never gave out"

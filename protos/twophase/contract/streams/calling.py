@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol, TypeAlias, cast
 import grpc
 from google.protobuf.message import Message
 
-from twophase.contract.status import failed_call, of_failure
+from twophase.contract.status import failed_call, of_failure, readable
 from twophase.contract.streams import FRAME_BYTES, FRAME_COUNT
 from twophase.contract.streams.departures import Departures
 
@@ -202,7 +202,7 @@ class _Stream:
         try:
             while (frame := cast(Any, await self._rpc.read())) is not grpc.aio.EOF:
                 self._heard = True
-                for answer in frame.answers:
+                for answer in self._readable(frame).answers:
                     self._take(answer)
             error = failed_call(grpc.StatusCode.UNAVAILABLE, "the stream ended before the answer came")
         except grpc.aio.AioRpcError as broken:
@@ -210,6 +210,16 @@ class _Stream:
         except asyncio.CancelledError:
             error = StreamClosed()  # the channel was closed, or the stream was: then this finds nothing to fail
         self._end(error)
+
+    def _readable(self, frame: Any) -> Any:
+        """A frame as it came. One that nobody can read breaks the stream; from then on calls are unary, until the peer
+        says again that it offers streams, so that an answer that is always unreadable is the failure of its own call.
+        """
+        try:
+            return readable(frame)
+        except grpc.aio.AioRpcError:
+            self._owner.not_offered(())
+            raise
 
     def _why(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
         """How the stream ended. Of one that was over before a frame could be written gRPC has lost the status, and
