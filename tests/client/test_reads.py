@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import grpc
 import pytest
 
 from client.scripted import Scripted, problem, refusal, serving
-from twophase.coordinator.client import AsyncClient, CallRejected, CoordinatorUnavailable, Event, NotFound, Outcome
+from twophase.contract.status import Problem
+from twophase.coordinator.client import (
+    AsyncClient,
+    CallRejected,
+    CoordinatorUnavailable,
+    Event,
+    InvalidRequest,
+    NotFound,
+    Outcome,
+)
 from twophase.v1 import coordinator_pb2, types_pb2
 
 
@@ -153,3 +164,67 @@ async def test_reads_end_when_the_timeout_is_over() -> None:
     async with AsyncClient(f"127.0.0.1:{port}", timeout=0.1) as client:
         with pytest.raises(CoordinatorUnavailable, match="cannot be reached"):
             await client.get("T1")
+
+
+CHANGES: dict[str, Callable[[AsyncClient], Awaitable[Any]]] = {
+    "register": lambda client: client.register("inventory", "127.0.0.1:7001"),
+    "retry": lambda client: client.retry_dead_letter("T1", "pay"),
+    "resolve": lambda client: client.resolve_dead_letter("T1", "pay", actor="me", reason="done by hand"),
+}
+LOST = problem(grpc.StatusCode.UNAVAILABLE, "", outcome_known=False)
+DEFECT = problem(grpc.StatusCode.INTERNAL, "INTERNAL", outcome_known=False)
+STOPPING = problem(grpc.StatusCode.UNAVAILABLE, "STOPPING")
+
+
+async def unavailable(call: Callable[[AsyncClient], Awaitable[Any]], *faults: Problem) -> CoordinatorUnavailable:
+    """What is raised in the end if these faults come first, and the last one for ever."""
+    coordinator = Scripted(read_faults=[*faults, *faults[-1:] * 1000])
+    async with serving(coordinator) as port, AsyncClient(f"127.0.0.1:{port}", timeout=0.5) as client:
+        await client._connection().ready(within=30.0)
+        with pytest.raises(CoordinatorUnavailable) as caught:
+            await call(client)
+    return caught.value
+
+
+@pytest.mark.parametrize("faults", [(LOST,), (DEFECT,), (LOST, STOPPING)], ids=["lost", "defect", "lost, then refused"])
+@pytest.mark.parametrize("call", CHANGES.values(), ids=CHANGES)
+async def test_r6_a_change_whose_answer_is_lost_is_not_told_as_not_done(
+    call: Callable[[AsyncClient], Awaitable[Any]], faults: tuple[Problem, ...]
+) -> None:
+    error = await unavailable(call, *faults)
+
+    assert not error.outcome_known
+    assert "may have been done all the same" in str(error)
+
+
+@pytest.mark.parametrize("call", CHANGES.values(), ids=CHANGES)
+async def test_a_change_that_is_refused_each_time_is_known_not_to_be_done(
+    call: Callable[[AsyncClient], Awaitable[Any]],
+) -> None:
+    error = await unavailable(call, STOPPING)
+
+    assert error.outcome_known
+    assert "may have been done" not in str(error)
+
+
+async def test_of_a_question_nothing_is_unknown() -> None:
+    assert (await unavailable(lambda client: client.get("T1"), LOST)).outcome_known
+
+
+async def test_text_that_is_no_unicode_is_refused_before_anything_is_sent(
+    client: AsyncClient, coordinator: Scripted
+) -> None:
+    odd = "caf\udce9"
+    calls: dict[str, tuple[str, Awaitable[Any]]] = {
+        "get": ("txid", client.get(odd)),
+        "outcome": ("request_id", client.outcome(odd)),
+        "register": ("name", client.register(odd, "127.0.0.1:1")),
+        "address": ("address", client.register("inventory", odd)),
+        "retry": ("step", client.retry_dead_letter("T1", odd)),
+        "resolve": ("reason", client.resolve_dead_letter("T1", "pay", actor="me", reason=odd)),
+    }
+    for field, call in calls.values():
+        with pytest.raises(InvalidRequest, match="is no Unicode text") as caught:
+            await call
+        assert caught.value.field == field
+    assert coordinator.reads == []

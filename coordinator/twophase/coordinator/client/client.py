@@ -24,17 +24,23 @@ from twophase.contract.addresses import Address, InvalidAddress
 from twophase.contract.status import Problem, from_call
 from twophase.coordinator.client.connection import Connection, Method
 from twophase.coordinator.client.errors import (
-    CallRejected,
     CoordinatorUnavailable,
     InvalidRequest,
     NotFound,
     SagaCompensated,
     TransactionAborted,
-    TwophaseError,
     invalid,
     of_problem,
 )
-from twophase.coordinator.client.execution import FIRST_WAIT, LONGEST_WAIT, Closed, EpochMemory, Execution, Patience
+from twophase.coordinator.client.execution import (
+    FIRST_WAIT,
+    LONGEST_WAIT,
+    NOT_OURS,
+    Closed,
+    EpochMemory,
+    Execution,
+    Patience,
+)
 from twophase.coordinator.client.findings import (
     DeadLetter,
     Diagnosis,
@@ -45,7 +51,7 @@ from twophase.coordinator.client.findings import (
     in_doubt_of,
 )
 from twophase.coordinator.client.refusal import Refusal
-from twophase.coordinator.client.requests import execute_request, timestamp
+from twophase.coordinator.client.requests import execute_request, text, timestamp
 from twophase.coordinator.client.steps import Step
 from twophase.coordinator.client.values import (
     Committed,
@@ -59,6 +65,7 @@ from twophase.coordinator.client.values import (
 )
 from twophase.v1 import coordinator_pb2, coordinator_pb2_grpc, types_pb2
 
+_PASSING: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
 _USUAL_DEADLINE: Final = 10.0
 _LONGEST_DEADLINE: Final = 60.0
 _SETTLING: Final = 30.0
@@ -139,7 +146,7 @@ class AsyncClient:
 
         Raises `TransactionAborted`, `InvalidRequest`, `NotFound`, `RequestIdReused` and `CoordinatorUnavailable`, which
         all mean that nothing happened; for a saga that began and is undone `SagaCompensated`, a `TransactionAborted`;
-        and `OutcomeUnknown`, the only one where `outcome_known` is False.
+        and `OutcomeUnknown`, the only one of them where `outcome_known` is False.
         """
         request = execute_request(
             operations,
@@ -181,7 +188,7 @@ class AsyncClient:
         Raises `NotFound` if it has no record (up to then), which does not mean that the transaction was aborted;
         `InvalidRequest`, `CoordinatorUnavailable`.
         """
-        request = coordinator_pb2.GetRequest(txid=txid, with_events=events, at=timestamp(at))
+        request = coordinator_pb2.GetRequest(txid=text("txid", txid), with_events=events, at=timestamp(at))
         response = await self._read(lambda stub: stub.Get, request)
         return transaction_of(response.transaction)
 
@@ -192,7 +199,9 @@ class AsyncClient:
         None if the coordinator has no record of it. That does not mean aborted: a copy may be under way. `execute` with
         the same request id and operations settles it. Raises `InvalidRequest`, `CoordinatorUnavailable`.
         """
-        request = coordinator_pb2.GetRequest(request_id=request_id, with_events=events, at=timestamp(at))
+        request = coordinator_pb2.GetRequest(
+            request_id=text("request_id", request_id), with_events=events, at=timestamp(at)
+        )
         response = await self._read(lambda stub: stub.Get, request)
         return transaction_of(response.transaction) if response.HasField("transaction") else None
 
@@ -244,8 +253,8 @@ class AsyncClient:
 
         Raises `NotFound` if there is no such dead letter (any more); `InvalidRequest`, `CoordinatorUnavailable`.
         """
-        request = coordinator_pb2.RetryDeadLetterRequest(txid=txid, step=step)
-        await self._read(lambda stub: stub.RetryDeadLetter, request)
+        request = coordinator_pb2.RetryDeadLetterRequest(txid=text("txid", txid), step=text("step", step))
+        await self._read(lambda stub: stub.RetryDeadLetter, request, changes=True)
 
     async def resolve_dead_letter(
         self, txid: str, step: str, *, actor: str, reason: str, even_if_away: bool = False
@@ -258,9 +267,13 @@ class AsyncClient:
         `CoordinatorUnavailable`. Repeated, it records nothing again.
         """
         request = coordinator_pb2.ResolveDeadLetterRequest(
-            txid=txid, step=step, actor=actor, reason=reason, even_if_away=even_if_away
+            txid=text("txid", txid),
+            step=text("step", step),
+            actor=text("actor", actor),
+            reason=text("reason", reason),
+            even_if_away=even_if_away,
         )
-        response = await self._read(lambda stub: stub.ResolveDeadLetter, request, at_least=_LOOKING)
+        response = await self._read(lambda stub: stub.ResolveDeadLetter, request, at_least=_LOOKING, changes=True)
         return Resolution(response.barred, response.done)
 
     async def register(self, name: str, address: str) -> None:
@@ -269,8 +282,8 @@ class AsyncClient:
         Raises `CallRejected` if it cannot be reached at `host:port`, says it is somebody else, or its name belongs to
         another database; `InvalidRequest`, `CoordinatorUnavailable`.
         """
-        request = coordinator_pb2.RegisterRequest(participant=name, address=address)
-        await self._read(lambda stub: stub.Register, request)
+        request = coordinator_pb2.RegisterRequest(participant=text("name", name), address=text("address", address))
+        await self._read(lambda stub: stub.Register, request, changes=True)
 
     async def _attempt(self, request: coordinator_pb2.ExecuteRequest, patience: Patience) -> Committed:
         response = await Execution(self._connection(), request, self._epochs, patience).run()
@@ -289,10 +302,13 @@ class AsyncClient:
         request: _Request,
         *,
         at_least: float = 0.0,
+        changes: bool = False,
     ) -> _Response:
         """A call that may be repeated whatever became of it: it is, until it is answered or `timeout` is over. Each try
-        may take that long, or `at_least` seconds."""
+        may take that long, or `at_least` seconds. If it `changes` something, a lost answer leaves open whether it did.
+        """
         connection = self._connection()
+        lost = False
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(CoordinatorUnavailable),
             wait=wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
@@ -301,18 +317,29 @@ class AsyncClient:
         )
 
         async def once() -> _Response:
+            nonlocal lost
             try:
                 await connection.ready(self._timeout)
-                return await connection.call(method(connection.stub), request, timeout=max(self._timeout, at_least))
             except TimeoutError as error:
-                raise CoordinatorUnavailable(f"the coordinator at {self._address} cannot be reached") from error
+                raise _unavailable(f"the coordinator at {self._address} cannot be reached", lost=lost) from error
+            try:
+                return await connection.call(method(connection.stub), request, timeout=max(self._timeout, at_least))
             except grpc.aio.AioRpcError as error:
-                raise _of_read(from_call(error)) from error
+                problem = from_call(error)
+                unanswered = changes and not problem.outcome_known and problem.code not in NOT_OURS
+                lost |= unanswered
+                if unanswered or problem.code in _PASSING:
+                    why = f"the coordinator does not answer: {problem.code.name}: {problem.message}"
+                    raise _unavailable(why, lost=lost) from error
+                raise of_problem(problem) from error
+            except Closed:
+                lost |= changes
+                raise
 
         try:
             return await retrying(once)
         except Closed as error:
-            raise CoordinatorUnavailable("the client was closed while it waited") from error
+            raise _unavailable("the client was closed while it waited", lost=lost) from error
 
     def _connection(self) -> Connection:
         if self._connected is None:
@@ -336,9 +363,6 @@ def _raise_if_the_request_was_wrong(refusals: tuple[Refusal, ...]) -> None:
             return
 
 
-def _of_read(problem: Problem) -> TwophaseError:
-    passing = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
-    if problem.code in passing:
-        return CoordinatorUnavailable(f"the coordinator does not answer: {problem.code.name}: {problem.message}")
-    error: CallRejected = of_problem(problem)
-    return error
+def _unavailable(why: str, *, lost: bool) -> CoordinatorUnavailable:
+    but = "; what was asked for may have been done all the same, and may be asked for again" if lost else ""
+    return CoordinatorUnavailable(f"{why}{but}", outcome_known=not lost)

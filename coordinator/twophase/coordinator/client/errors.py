@@ -8,8 +8,6 @@ class says otherwise, nothing happened.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import grpc
 
 from twophase.contract.status import Problem
@@ -19,7 +17,7 @@ from twophase.coordinator.client.refusal import Refusal
 class TwophaseError(Exception):
     """The base of all errors of the client. The message has the fact, the value and the remedy."""
 
-    outcome_known: ClassVar[bool] = True
+    outcome_known: bool = True
 
 
 class TransactionAborted(TwophaseError):
@@ -96,7 +94,14 @@ class CoordinatorUnavailable(TwophaseError):
     """The coordinator could not be reached, or takes nothing new, and this call started nothing. May be called again.
 
     What earlier calls with the same request id did, if there were any, is another question: `AsyncClient.outcome`.
+
+    Of a call that changes something and is no `execute` (`register`, and those about dead letters) the answer may have
+    been lost: then `outcome_known` is False, it may have been done all the same, and may be called again as well.
     """
+
+    def __init__(self, message: str, *, outcome_known: bool = True) -> None:
+        super().__init__(message)
+        self.outcome_known = outcome_known
 
 
 class OutcomeUnknown(TwophaseError):
@@ -106,7 +111,7 @@ class OutcomeUnknown(TwophaseError):
     or `execute` with the same `request_id`, `attempt` and operations, which does nothing twice.
     """
 
-    outcome_known: ClassVar[bool] = False
+    outcome_known = False
 
     def __init__(self, request_id: str, attempt: int, why: str) -> None:
         self.request_id = request_id

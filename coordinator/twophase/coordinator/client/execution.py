@@ -36,9 +36,11 @@ _ANSWER_SLACK: Final = 5.0
 """Seconds after its deadline within which a transaction is answered by a coordinator that is well."""
 
 _PASSING: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
-_NOT_OURS: Final = frozenset(
+NOT_OURS: Final = frozenset(
     {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
 )
+"""The coordinator gives these with its own details only: without them somebody else answered, and it saw nothing."""
+
 _FINAL: Final = frozenset(
     {coordinator_pb2.OUTCOME_COMMITTED, coordinator_pb2.OUTCOME_ABORTED, coordinator_pb2.OUTCOME_COMPENSATED}
 )
@@ -194,7 +196,7 @@ class Execution:
             if self._may_run and problem.reason not in reasons.OUTCOMES:
                 return self._give_up(f"an answer was lost, and now the coordinator rejects the request: {what}")
             return of_problem(problem)
-        if problem.code in _NOT_OURS and not problem.reason and not self._may_run:
+        if problem.code in NOT_OURS and not problem.reason and not self._may_run:
             return of_problem(problem)
         self._may_run |= executable
         return _NoTime(what) if problem.code is grpc.StatusCode.DEADLINE_EXCEEDED else _AskAgain(what)

@@ -61,6 +61,16 @@ def execute_request(
     return request
 
 
+def text(field: str, given: str) -> str:
+    """Returns `given` if it can be sent. Raises `InvalidRequest` for lone surrogates: bytes that were no UTF-8."""
+    try:
+        given.encode()
+    except UnicodeEncodeError as error:
+        fact = f"{field} {given!a} is no Unicode text"
+        raise invalid(field, ascii(given), fact, "give it in UTF-8") from error
+    return given
+
+
 def timestamp(at: datetime | None) -> timestamp_pb2.Timestamp | None:
     """A moment; a naive time is local time."""
     if at is None:
