@@ -147,3 +147,22 @@ def test_a_bad_option_of_serve_is_told_before_anything_is_touched(
 )
 def test_a_retention_is_a_number_with_its_unit(text: str, seconds: float) -> None:
     assert cli._retention(text, 60.0) == seconds
+
+
+def test_an_argument_that_is_no_text_is_told_without_a_traceback_and_without_itself() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "twophase.coordinator.cli",
+        "ledger",
+        "migrate",
+        "--participant",
+        "payment",
+        "--dsn",
+    ]
+    told = subprocess.run([*command, b"host=127.0.0.1 password=caf\xe9"], capture_output=True, check=False)
+
+    assert told.returncode == 1
+    assert told.stderr.decode().startswith("twophase: what was given, or is to be printed, cannot be written as utf-8")
+    assert b"caf" not in told.stderr
+    assert b"Traceback" not in told.stderr

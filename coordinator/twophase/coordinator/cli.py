@@ -392,7 +392,15 @@ def main() -> None:
     # Without the threads of its event engine a message costs half the processor time on either side: one thread polls,
     # and no other has to be woken. docs/performance.md has the figures.
     os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_listener")
-    app()
+    try:
+        app()
+    except UnicodeEncodeError as error:  # its text may be a DSN: it is not shown
+        typer.echo(
+            f"twophase: what was given, or is to be printed, cannot be written as {error.encoding}; give arguments in"
+            " UTF-8, and have it printed so: PYTHONIOENCODING=utf-8",
+            err=True,
+        )
+        sys.exit(1)
 
 
 if __name__ == "__main__":

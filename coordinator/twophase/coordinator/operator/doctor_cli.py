@@ -67,7 +67,7 @@ def doctor(*, coordinator: Coordinator = DEFAULT_COORDINATOR, json: AsJson = Fal
         fail(f"--coordinator: {error}; give it as in {DEFAULT_COORDINATOR}", WRONG_INPUT)
     report = asyncio.run(_examined(address))
     if json:
-        typer.echo(encoding.dumps(as_dict(report), ensure_ascii=False, default=_plain))
+        typer.echo(encoding.dumps(as_dict(report), default=_plain))
     else:
         show(screen(), report)
     if report.count(CheckResult.PROBLEM):

@@ -72,7 +72,7 @@ def indoubt(
                     raise  # else it may be back at the next look
             else:
                 if json:
-                    typer.echo(encoding.dumps(as_dict(sight), ensure_ascii=False))
+                    typer.echo(encoding.dumps(as_dict(sight)))
                 else:
                     if watch is not None:
                         console.clear()

@@ -5,6 +5,8 @@ Lives here: the look that all verbs share. Must not live here: what is shown.
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -16,7 +18,10 @@ _WIDE: Final = 400
 
 
 def screen(width: int | None = None) -> Console:
-    """Standard output; where that is no terminal, lines are as long as what they say."""
+    """Standard output; where that is no terminal, lines are as long as what they say. What its encoding has no letters
+    for is escaped."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     console = Console(highlight=False, soft_wrap=False, width=width)
     return console if console.is_terminal or width is not None else Console(highlight=False, width=_WIDE)
 
