@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
@@ -15,13 +16,16 @@ from twophase.coordinator.client import (
     CoordinatorUnavailable,
     InvalidRequest,
     NotFound,
+    Operation,
     OutcomeUnknown,
+    Protocol,
     RequestIdReused,
     TransactionAborted,
     TwophaseError,
     Wait,
     operation,
 )
+from twophase.coordinator.client.requests import execute_request
 from twophase.v1 import coordinator_pb2, types_pb2
 
 RESERVE = operation("inventory", "reserve", {"sku": "A-1"})
@@ -222,6 +226,26 @@ async def test_a_defect_of_the_coordinator_is_a_lost_answer(client: AsyncClient,
     assert (await client.execute(RESERVE)).txid == "T2"
 
 
+async def test_r6_an_answer_that_nobody_can_read_is_a_lost_one() -> None:
+    async def garbage(request: bytes, _context: Any) -> bytes:
+        asked = coordinator_pb2.ExecuteRequest.FromString(request)
+        if asked.seen_epoch.number == 0:
+            epoch = types_pb2.Epoch(number=1, nonce="00000001")
+            not_seen = coordinator_pb2.ExecuteResponse(outcome=coordinator_pb2.OUTCOME_NOT_SEEN, epoch=epoch)
+            return not_seen.SerializeToString()
+        return b"\xff\xff\xff"
+
+    methods: dict[str, Any] = {name: grpc.unary_unary_rpc_method_handler(garbage) for name in ("Execute", "Get")}
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("twophase.v1.Coordinator", methods)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with AsyncClient(f"127.0.0.1:{port}") as client:
+        with pytest.raises(OutcomeUnknown, match="no message of this call"):
+            await client.execute(RESERVE, give_up_after=0.5)
+    await server.stop(None)
+
+
 async def test_a_server_that_is_no_coordinator_is_told_at_once() -> None:
     server = grpc.aio.server()
     port = server.add_insecure_port("127.0.0.1:0")
@@ -339,6 +363,30 @@ async def test_closing_the_client_while_it_connects_started_nothing() -> None:
         await call
     with pytest.raises(CoordinatorUnavailable, match="closed"):
         await read
+
+
+async def test_the_largest_request_there_may_be_is_taken(client: AsyncClient, coordinator: Scripted) -> None:
+    def given(length: int) -> Operation:
+        return operation("inventory", "reserve", "x" * length)
+
+    def size(length: int) -> int:
+        request = execute_request(
+            [given(length)],
+            protocol=Protocol.TWO_PHASE,
+            deadline=None,
+            wait=Wait.APPLIED,
+            request_id="order-1",
+            attempt=1,
+            in_turn=False,
+        )
+        return request.ByteSize()
+
+    nearly = (16 << 20) - 1000
+    largest = nearly + (16 << 20) - size(nearly)
+    assert size(largest) == 16 << 20
+
+    await client.execute(given(largest), request_id="order-1", give_up_after=10)
+    assert len(coordinator.executed) == 1
 
 
 async def test_bad_arguments_are_refused_before_anything_is_sent(client: AsyncClient, coordinator: Scripted) -> None:

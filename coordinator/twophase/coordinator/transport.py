@@ -11,7 +11,10 @@ from typing import Final, TypeAlias
 Options: TypeAlias = list[tuple[str, int]]
 
 MAX_MESSAGE_BYTES: Final = 16 << 20
-"""The largest message the coordinator receives: a whole `Execute`."""
+"""The largest `Execute`, with all that a client gives for it."""
+
+_ADDED_BYTES: Final = 4 << 10
+"""What may come on top: the epoch that a client adds to each copy, and what it does not know of yet."""
 
 _KEEPALIVE_MS: Final = 10_000
 _KEEPALIVE_TIMEOUT_MS: Final = 5_000
@@ -39,7 +42,7 @@ CHANNEL_OPTIONS: Final[Options] = [
 SERVER_OPTIONS: Final[Options] = [
     # Two servers on one port would share its clients at random.
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES + _ADDED_BYTES),
     # Clients may ping as often as ours do; by default the third ping within five minutes ends the connection.
     ("grpc.http2.min_ping_interval_without_data_ms", _KEEPALIVE_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),

@@ -35,7 +35,10 @@ from twophase.v1 import participant_pb2_grpc
 _log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES: Final = 16 << 20
-"""The largest request that is taken: the work of one branch."""
+"""The most work of one branch that is taken: as much as a coordinator takes for a whole transaction."""
+
+_ADDED_BYTES: Final = 64 << 10
+"""What may come on top: the branch's name, its deadline, and the like."""
 
 NO_DSN: Final = "--dsn postgresql://USER@HOST:5432/DATABASE (or TWOPHASE_DSN, where a password is not seen by others)"
 
@@ -43,7 +46,7 @@ _CLOSE_SECONDS: Final = 5.0
 _OPTIONS: Final = [
     # Two servers on one port would share its calls at random.
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES + _ADDED_BYTES),
     # Coordinators may ping to notice a frozen connection; by default the third ping in five minutes ends it.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
