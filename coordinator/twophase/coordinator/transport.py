@@ -31,6 +31,9 @@ CHANNEL_OPTIONS: Final[Options] = [
     ("grpc.initial_reconnect_backoff_ms", _RECONNECT_FIRST_MS),
     ("grpc.min_reconnect_backoff_ms", _RECONNECT_MAX_MS),
     ("grpc.max_reconnect_backoff_ms", _RECONNECT_MAX_MS),
+    # One that is back may have another address under its name, as containers do, and gRPC would not ask for that again
+    # for half a minute.
+    ("grpc.dns_min_time_between_resolutions_ms", _RECONNECT_MAX_MS),
     # What is sent again, and when, is the protocol's business: gRPC must not do it behind its back.
     ("grpc.enable_retries", 0),
     # An answer that is too large to read would be an outcome lost.

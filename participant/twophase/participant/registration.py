@@ -24,6 +24,8 @@ _OPTIONS: Final = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # Nor under the address that its name had half a minute ago.
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),
 ]
 
 
