@@ -192,6 +192,21 @@ async def test_r10_a_journal_mounted_without_its_log_is_refused(
     await (await SqliteJournal.open(path)).close()
 
 
+async def test_a_copy_taken_as_the_docs_say_from_a_journal_in_use_has_all_that_was_told(path: Path) -> None:
+    journal = await SqliteJournal.open(path, label="shop")
+    await journal.decide(propose(journal, 1))
+    copy = path.with_name("copy.db")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("VACUUM INTO ?", (str(copy),))
+    await journal.decide(propose(journal, 2))
+    copied = await SqliteJournal.open(copy)
+    assert (copied.journal_id, copied.label, copied.position) == (journal.journal_id, "shop", 1)
+    assert copied.epoch.number == journal.epoch.number + 1
+    assert [record.txid for record in await copied.transactions(limit=9)] == [txid(journal, 1)]
+    await copied.close()
+    await journal.close()
+
+
 async def test_a_journal_of_a_newer_schema_is_left_alone(path: Path) -> None:
     await (await SqliteJournal.open(path)).close()
     with closing(sqlite3.connect(path)) as connection:
