@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,14 @@ import pytest
 from journal.children import STRACE, content, run
 from journal.samples import begun, propose, request, txid
 from twophase.coordinator.journal import schema, sqlite_writer
-from twophase.coordinator.journal.events import Ended, Finished, Voted
+from twophase.coordinator.journal.events import Definition, Ended, Finished, SagaStep, Voted
 from twophase.coordinator.journal.port import (
     Basis,
     Ruling,
 )
 from twophase.coordinator.journal.sqlite import SqliteJournal
 from twophase.coordinator.journal.sqlite_batch import Item, Written, write
-from twophase.coordinator.protocol.decisions import ABORT, COMMIT, Ending, Vote, delegated
+from twophase.coordinator.protocol.decisions import ABORT, COMMIT, Decision, DecisionKind, Ending, Vote, delegated
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -80,6 +81,16 @@ async def test_the_log_is_moved_into_the_file_in_time(path: Path, bound: str, mo
     async with asyncio.timeout(10):
         await until(lambda: content(path) != before)
     assert await journal.decide(propose(journal, 2)) == Ruling(COMMIT, Basis.ACCEPTED)
+    await journal.close()
+
+
+async def test_the_log_is_moved_into_the_file_in_time_if_few_sagas_have_large_payloads(path: Path) -> None:
+    journal = await SqliteJournal.open(path)
+    steps = (SagaStep("take", "stock", "take", bytes(5 << 20), (), pivot=False),)
+    start = replace(propose(journal, 1, Decision(DecisionKind.SAGA)), definition=Definition(steps, 1000))
+    assert (await journal.decide(start)).basis is Basis.ACCEPTED
+    async with asyncio.timeout(10):
+        await until(lambda: path.stat().st_size > 5 << 20)
     await journal.close()
 
 

@@ -17,7 +17,7 @@ from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch, Txid
 from twophase.coordinator.journal import schema
 from twophase.coordinator.journal.codec import encode
-from twophase.coordinator.journal.events import Begun, Decided, Ended, Event, Finished, RequestRef, Turned
+from twophase.coordinator.journal.events import Begun, Decided, Definition, Ended, Event, Finished, RequestRef, Turned
 from twophase.coordinator.journal.port import (
     Basis,
     BelowHorizon,
@@ -116,6 +116,8 @@ class Prune:
 
 # How many rows a statement writes at most.
 _ROWS_AT_ONCE: Final = 64
+# Of 4 KiB, in base64.
+_PAYLOAD_IN_A_PAGE: Final = 3072
 
 Item: TypeAlias = Append | Propose | Turn | Register | Fence | Suspect | Lift | Prune | Mark
 # What becomes of an item: a ruling, or the refusal of a proposal or a turn, what was forgotten, None for all else.
@@ -147,7 +149,13 @@ def is_forced(item: Item) -> bool:
 
 def pages(item: Item) -> int:
     """How many pages it adds to the log, roughly."""
-    return item.pruning.limit if isinstance(item, Prune) else 1
+    match item:
+        case Prune():
+            return item.pruning.limit
+        case Propose(Proposal(definition=Definition() as saga)):
+            return 1 + sum(len(step.payload) for step in saga.steps) // _PAYLOAD_IN_A_PAGE
+        case _:
+            return 1
 
 
 def write(
