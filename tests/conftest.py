@@ -8,4 +8,4 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_listener")
 
-pytest_plugins = ["fixtures.clusters"]
+pytest_plugins = ["fixtures.clusters", "fixtures.standbys"]

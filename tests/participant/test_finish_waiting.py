@@ -6,104 +6,32 @@ While it waits its branch is busy (55000); its session may be cut off. Each way 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
-import psycopg
 import pytest
 
-from fixtures.clusters import FAST, Database
+from fixtures.clusters import Database
 from fixtures.second_phase import (
     EPOCH,
     JOURNAL,
     WORK,
     applied,
-    ask,
-    empty,
     gid_of,
-    make_purse,
     managing,
     prepare,
     rows,
     until,
 )
+from fixtures.standbys import Standby
 from twophase.participant import finish, resource
 from twophase.participant.database import WorkConnection
 from twophase.participant.drivers import drive
 from twophase.participant.outcomes import Aborted, Committed, Lost, OutcomeUnknown, Prepared, Tombstoned
 from twophase.participant.resource import ResourceManager
-from twophase.sandbox.guardian import Guardian
-from twophase.sandbox.postgres import Cluster
 from twophase.v1 import types_pb2
 
 ABORT = types_pb2.DECISION_ABORT
 GID = gid_of()
-
-_WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND datname = %s"
-
-
-class Standby:
-    """The standby that everyone waits for, from `expect` to `forget`."""
-
-    def __init__(self, watcher: psycopg.Connection, database: Database) -> None:
-        self._watcher = watcher
-        self._database = database
-
-    async def expect(self) -> None:
-        """From now on, every commit waits: what a session shows of the setting comes earlier than that."""
-        self._set("nobody")
-        while not await self._keeps_waiting():
-            pass
-
-    async def _keeps_waiting(self) -> bool:
-        """True if a commit waits now."""
-        with self._database.connect() as probe:
-            probe.execute("SET synchronous_commit = on")
-            pid = probe.info.backend_pid
-            probe.pgconn.send_query(b"SELECT pg_logical_emit_message(true, '', '')")
-            await until(lambda: pid in self.waiting() or _answered(probe))
-            waits = pid in self.waiting()
-            self.stop_waiting(pid, "pg_terminate_backend")
-            probe.pgconn.finish()
-        await until(lambda: pid not in self.waiting())
-        return waits
-
-    def forget(self) -> None:
-        self._set("")
-
-    def _set(self, name: str) -> None:
-        # This session's own work waits for nobody.
-        self._watcher.execute("SET synchronous_commit = local")
-        self._watcher.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'".encode())
-        ask(self._watcher, "SELECT pg_reload_conf()")
-
-    def waiting(self) -> list[int]:
-        """The sessions that wait for it."""
-        return [pid for (pid,) in self._watcher.execute(_WAITING, (self._database.name,)).fetchall()]
-
-    async def waited_for(self) -> int:
-        await until(self.waiting)
-        [pid] = self.waiting()
-        return pid
-
-    def stop_waiting(self, pid: int, how: str) -> None:
-        assert ask(self._watcher, f"SELECT {how}(%s)", pid)
-
-
-@pytest.fixture(scope="module")
-def slow(guardian: Guardian) -> Iterator[Database]:
-    cluster = Cluster("slow", guardian=guardian, settings=FAST)
-    cluster.start()
-    yield make_purse(cluster, "purse")
-    cluster.stop()
-
-
-@pytest.fixture
-def standby(slow: Database) -> Iterator[Standby]:
-    empty(slow)
-    with slow.connect() as watcher:
-        standby = Standby(watcher, slow)
-        yield standby
-        standby.forget()
 
 
 @pytest.fixture
@@ -111,11 +39,6 @@ async def manager(standby: Standby, slow: Database) -> AsyncIterator[ResourceMan
     async with managing(slow) as manager:
         yield manager
         standby.forget()
-
-
-def _answered(connection: psycopg.Connection) -> bool:
-    connection.pgconn.consume_input()
-    return not connection.pgconn.is_busy()
 
 
 async def test_a_second_finisher_is_told_that_the_branch_is_busy_and_in_the_end_it_is_committed_once(
@@ -219,6 +142,7 @@ async def test_r7_a_tombstone_that_no_standby_has_is_no_proof(
         standby.stop_waiting(await standby.waited_for(), "pg_cancel_backend")
         with pytest.raises(OutcomeUnknown, match=r"synchronous standby was cut short.*ask again"):
             await barring
+    standby.forget()
     assert isinstance(await manager.commit(GID), Lost)
     assert len(rows(slow)) == 2
 

@@ -6,7 +6,7 @@ here: when a branch is barred (`finish`, `compensate`), SQL (`ledger`).
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, LiteralString
 
 import psycopg
 
@@ -43,15 +43,19 @@ def ask(*statements: Statement) -> Steps[tuple[Reply, ...]]:
     return replies
 
 
-def row_of(gid: Gid, kind: types_pb2.BranchKind.ValueType) -> Steps[Entry | None]:
-    """One row of the ledger, if it is there. Raises `OutcomeUnknown`."""
-    (reply,) = yield from ask(Statement(ledger.SELECT_ROW.encode(), ledger.key_of(gid, kind)))
+def row_of(
+    gid: Gid, kind: types_pb2.BranchKind.ValueType, *, query: LiteralString = ledger.SELECT_ROW
+) -> Steps[Entry | None]:
+    """One row of the ledger, if it is there: a proof, so that a synchronous standby has it. Raises `OutcomeUnknown`."""
+    (reply,) = yield from ask(Statement(query.encode(), ledger.key_of(gid, kind)))
+    _check_replicated(gid, reply)
     return ledger.entry_of(reply.rows[0]) if reply.rows else None
 
 
 def deeds_of(gid: Gid) -> Steps[dict[types_pb2.BranchKind.ValueType, Entry]]:
-    """The rows of a branch by their kind, as they are at one moment. Raises `OutcomeUnknown`."""
+    """The rows of a branch by their kind, as they are at one moment, each a proof. Raises `OutcomeUnknown`."""
     (reply,) = yield from ask(Statement(ledger.SELECT_DEEDS.encode(), {"gid": str(gid)}))
+    _check_replicated(gid, reply)
     return {entry.kind: entry for entry in map(ledger.entry_of, reply.rows)}
 
 
@@ -103,6 +107,13 @@ def bar(
         fingerprint=b"",
         position=0,
     )
+
+
+def _check_replicated(gid: Gid, reply: Reply) -> None:
+    if reply.unreplicated:
+        raise OutcomeUnknown(
+            f"the row of {gid} is on this server, but the wait for its synchronous standby was cut short; ask again"
+        )
 
 
 def said(error: psycopg.Error) -> str:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -75,6 +74,7 @@ _COMPENSATION: Final = types_pb2.BRANCH_KIND_COMPENSATION
 _DO_WORK: Final = DoWork()
 _SELECT_ROW: Final = ledger.SELECT_ROW.encode()
 _IS_PREPARED: Final = ledger.IS_PREPARED.encode()
+_HEARD: Final = Statement(ledger.HEARD)
 _INSERT_VERDICT: Final = ledger.INSERT_VERDICT.encode()
 
 
@@ -113,9 +113,8 @@ def apply(branch: Branch, role: str) -> Steps[Applied | RefusedForGood | Retry |
     except psycopg.Error as error:
         return _retry(_reason(branch, error))
     if found is not None:
-        with suppress(ConnectionGone, psycopg.Error):  # the row was read; a session that does not end this is closed
-            yield Exchange((ROLLBACK,), cleaning=CLEAN)
-        return _by_own_row(branch, found)
+        yield from _confirm(branch, found)
+        return _by_own_row(branch, ledger.entry_of(found))
     try:
         results = yield from _work(branch)
         yield from _commit(branch, results)
@@ -152,8 +151,27 @@ def _by_own_row(branch: Branch, entry: Entry) -> Applied | RefusedForGood | Retr
     return by_row_of_compensation(entry) if branch.kind == _COMPENSATION else by_row(entry)
 
 
-def _begin(branch: Branch, role: str, *, look: bool = False) -> Steps[Entry | None]:
-    """BEGIN with everything that holds up to PREPARE, all of it local to the transaction (PgBouncer, R13)."""
+def _confirm(branch: Branch, row: tuple[Any, ...]) -> Steps[None]:
+    """Ends the transaction that found the row. It answers however that goes, unless a standby has to have it first."""
+    try:
+        (ended,) = yield Exchange((COMMIT,), cleaning=CLEAN)
+    except (ConnectionGone, psycopg.Error) as error:  # a session that does not end this is closed
+        if ledger.has_to_last(row):
+            raise OutcomeUnknown(_unconfirmed(branch)) from error
+        return
+    if ended.unreplicated:
+        raise OutcomeUnknown(_unconfirmed(branch))
+
+
+def _unconfirmed(branch: Branch) -> str:
+    return f"what {branch.gid} came to is on this server, but the wait for its synchronous standby was cut short"
+
+
+def _begin(branch: Branch, role: str, *, look: bool = False) -> Steps[tuple[Any, ...] | None]:
+    """BEGIN with everything that holds up to PREPARE, all of it local to the transaction (PgBouncer, R13).
+
+    With `look`, the row that is there already.
+    """
     left = branch.deadline.left()
     # At one instant Postgres would report the statement's timeout: the lock's comes first, so that it can be named.
     statement_ms = math.ceil(left * 1000) + 1
@@ -170,7 +188,7 @@ def _begin(branch: Branch, role: str, *, look: bool = False) -> Steps[Entry | No
         (reply,) = yield Exchange((Statement(text.encode()),))
     except ConnectionGone as gone:
         raise Stale from gone
-    return ledger.entry_of(reply.rows[0]) if look and reply.rows else None
+    return reply.rows[0] if look and reply.rows else None
 
 
 def _work(branch: Branch) -> Steps[Results]:
@@ -234,7 +252,7 @@ def _end(branch: Branch, results: Results, end: Statement, cleaning: bytes) -> S
     nothing."""
     row = ledger.applied(branch.gid, branch.kind, results, fingerprint=branch.fingerprint, position=branch.position)
     try:
-        _, reply = yield Exchange((Statement(row), end), cleaning=cleaning)
+        *_, reply = yield Exchange((Statement(row), _HEARD, end), cleaning=cleaning)
     except ConnectionGone as gone:
         raise OutcomeUnknown(
             f"the connection was lost while {branch.gid} was being {_ending(end)}; whether it is, is not known"
@@ -270,7 +288,7 @@ def _answer_no(branch: Branch, error: Exception) -> Steps[Prepared | No]:
     except (ConnectionGone, psycopg.Error):
         return No(reason)
     # 42710 says that the name is taken by what is not a twin: a twin's ledger row would have stopped this copy before.
-    if prepared.rows == ((True,),) and reason.code != "42710":
+    if prepared.rows[0][0] and reason.code != "42710":
         return Prepared(())
     if not rows.rows:
         return No(_without_twin(reason, error))
@@ -303,9 +321,12 @@ def _answer_refused(branch: Branch, error: Exception) -> Steps[Applied | Refused
 
 
 def _look_again(branch: Branch, *also: Statement) -> Steps[tuple[Reply, ...]]:
-    """The branch rolled back, and what is there now: the answers to `also`, then the row. It waits briefly."""
+    """The branch rolled back, and what is there now: the answers to `also`, then the row. It waits briefly for a lock,
+    and for a synchronous standby to have what is there."""
     statements = (*also, Statement(_SELECT_ROW, branch.key()))
-    _, _, _, *found, _ = yield Exchange((ROLLBACK, *brief_transaction(branch.lock_timeout), *statements, ROLLBACK))
+    _, _, _, *found, ended = yield Exchange((ROLLBACK, *brief_transaction(branch.lock_timeout), *statements, COMMIT))
+    if ended.unreplicated:
+        raise OutcomeUnknown(_unconfirmed(branch))
     return tuple(found)
 
 

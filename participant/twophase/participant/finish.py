@@ -58,7 +58,7 @@ def commit(gid: Gid) -> Steps[Committed | Lost]:
     for _ in range(ROUNDS):
         if (yield from _finish("COMMIT", gid)):
             return Committed()
-        entry = yield from row_of(gid, types_pb2.BRANCH_KIND_WORK)
+        entry = yield from row_of(gid, types_pb2.BRANCH_KIND_WORK, query=ledger.SELECT_ROW_OF_PREPARED)
         if entry is None:
             try:
                 entry = yield from bar(gid, types_pb2.BRANCH_KIND_WORK, types_pb2.DECISION_COMMIT)

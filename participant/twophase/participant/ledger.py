@@ -21,9 +21,20 @@ Params: TypeAlias = dict[str, Any]
 
 # A commit that carries a ledger row is never weaker than `on`, whatever role or business code set (the manual, 20.5.1);
 # with RETURNING it is set by the very statement that writes the row, and in force when that is committed or prepared.
+# That the wait for a standby was cut short is a warning, which must be heard (`HEARD`: the same where the procedure
+# writes the row).
 _DURABLE: Final[LiteralString] = """
 set_config('synchronous_commit',
-           CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)"""
+           CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)
+|| set_config('client_min_messages', 'warning', true)"""
+HEARD: Final = b"SET LOCAL client_min_messages = warning"
+
+# Not null where there are synchronous standbys: then the end of the transaction that reads it waits for them. What it
+# has read beside it may have been committed or prepared without that (the wait was cut short, or the server crashed in
+# it): it is on this server only, and would be undone if a standby were promoted.
+_LASTING: Final[LiteralString] = f"""
+CASE WHEN current_setting('synchronous_standby_names') <> ''
+     THEN {_DURABLE} || pg_logical_emit_message(true, 'twophase', '') END"""
 
 _REMEMBERED: Final[LiteralString] = """
 NOT EXISTS (SELECT FROM twophase.horizon WHERE epoch = %(epoch)s AND sequence > %(sequence)s)"""
@@ -37,11 +48,18 @@ RETURNING {_DURABLE}"""
 
 _COLUMNS: Final[LiteralString] = "gid, kind, outcome, decision, results, refusal, fingerprint, journal_position"
 
-# The row of one branch and deed.
-SELECT_ROW: Final[LiteralString] = f"SELECT {_COLUMNS} FROM twophase.ledger WHERE gid = %(gid)s AND kind = %(kind)s"
+# The row of one branch and deed, as a proof.
+SELECT_ROW: Final[LiteralString] = f"""
+SELECT {_COLUMNS}, {_LASTING} FROM twophase.ledger WHERE gid = %(gid)s AND kind = %(kind)s"""
+
+# The same of a branch that was prepared and is to be committed. Applied proves itself: the vote is at the standby, and
+# a standby that lacks the commit has the branch prepared.
+SELECT_ROW_OF_PREPARED: Final[LiteralString] = f"""
+SELECT {_COLUMNS}, CASE WHEN outcome <> 'applied' THEN {_LASTING} END
+FROM twophase.ledger WHERE gid = %(gid)s AND kind = %(kind)s"""
 
 # The rows of one branch, of both deeds: one statement, so that it sees them as they are at one moment.
-SELECT_DEEDS: Final[LiteralString] = f"SELECT {_COLUMNS} FROM twophase.ledger WHERE gid = %(gid)s"
+SELECT_DEEDS: Final[LiteralString] = f"SELECT {_COLUMNS}, {_LASTING} FROM twophase.ledger WHERE gid = %(gid)s"
 
 # The rows of one transaction: a range of the key, since every name in it has its fixed width.
 SELECT_ROWS: Final[LiteralString] = f"""
@@ -57,8 +75,10 @@ JOIN twophase.ledger ON gid >= low AND gid < high ORDER BY gid, kind DESC"""
 OF_ROLE: Final[LiteralString] = "SELECT quote_literal(' ' || current_user)"
 
 # Is the branch prepared, here? GIDs are names of the whole cluster, so the database belongs to the question.
-IS_PREPARED: Final[LiteralString] = """
-SELECT EXISTS (SELECT FROM pg_prepared_xacts WHERE gid = %(gid)s AND database = current_database())"""
+IS_PREPARED: Final[LiteralString] = f"""
+WITH look AS MATERIALIZED (
+  SELECT EXISTS (SELECT FROM pg_prepared_xacts WHERE gid = %(gid)s AND database = current_database()) AS here)
+SELECT here, CASE WHEN here THEN {_LASTING} END FROM look"""
 
 # The prepared branches in one range of names, here, with their age by the database's own clock (which may be set back).
 PREPARED: Final[LiteralString] = """
@@ -134,7 +154,7 @@ def key_of(gid: Gid, kind: types_pb2.BranchKind.ValueType) -> dict[str, Any]:
 
 def row_of(gid: Gid, kind: types_pb2.BranchKind.ValueType) -> str:
     """`SELECT_ROW` with the key as literals, to share one string with a BEGIN. A `Gid` is hex digits and dashes."""
-    return f"SELECT {_COLUMNS} FROM twophase.ledger WHERE gid = '{gid}' AND kind = '{KINDS[kind]}'"
+    return f"SELECT {_COLUMNS}, {_LASTING} FROM twophase.ledger WHERE gid = '{gid}' AND kind = '{KINDS[kind]}'"
 
 
 def mark(gid: Gid, role: str) -> str:
@@ -216,7 +236,7 @@ def range_below(journal_id: str, epoch: Epoch, sequence: int) -> dict[str, str]:
 
 def entry_of(row: Sequence[Any]) -> Entry:
     """A row of the ledger as a value."""
-    gid, kind, outcome, decision, results, reason, fingerprint, position = row
+    gid, kind, outcome, decision, results, reason, fingerprint, position, *_ = row
     return Entry(
         gid=Gid.parse(gid),
         kind=_KINDS_BACK[kind],
@@ -227,6 +247,11 @@ def entry_of(row: Sequence[Any]) -> Entry:
         fingerprint=fingerprint,
         position=position,
     )
+
+
+def has_to_last(row: Sequence[Any]) -> bool:
+    """True if a row that was read is no proof before its transaction has ended, and waited for a standby."""
+    return any(column is not None for column in row[len(_COLUMNS.split(",")) :])
 
 
 def _is_about(error: psycopg.Error, code: str, column: str | None = None) -> bool:
