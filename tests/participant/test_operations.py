@@ -36,6 +36,14 @@ class Unfinished:
     part: Fraction
 
 
+@dataclass
+class Coin:
+    kind: str
+
+    def __post_init__(self) -> None:
+        self.cents = {"penny": 1}[self.kind]
+
+
 CONNECTION = cast(SyncConnection, object())
 ASYNC_CONNECTION = cast(AsyncConnection, object())
 
@@ -135,6 +143,24 @@ def test_no_business_code_runs_if_any_payload_is_misfit(payment: Participant) ->
     assert e.value.operation == "charge"
     with pytest.raises(UnknownOperation, match="participant 'payment' has no operation 'refund'; it has charge"):
         payment.bind([operation("charge", good), operation("refund")])
+
+
+def test_a_validator_that_fails_is_a_misfit_too_and_tells_the_log(
+    payment: Participant, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is no PayloadError would be no answer: the same payload would be sent again and again."""
+
+    @payment.operation
+    def insert(connection: psycopg.Connection, coin: Coin) -> None:
+        pytest.fail("ran")
+
+    with pytest.raises(
+        PayloadError, match=r"operation 'insert' takes JSON for Coin, and .* raised KeyError;"
+    ) as raised:
+        payment.bind([operation("insert", '{"kind":"euro"}')])
+    assert raised.value.operation == "insert"
+    assert "euro" not in str(raised.value)
+    assert "KeyError: 'euro'" in caplog.text
 
 
 def test_without_operations_none_are_offered(payment: Participant) -> None:

@@ -7,6 +7,7 @@ were declared (`declarations`), the transaction around them (`branch`).
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +17,8 @@ from twophase.participant.payloads import PayloadType, ResultError
 from twophase.participant.retry import Retry, duration
 from twophase.participant.work import AsyncConnection, SyncConnection
 from twophase.v1 import participant_pb2, types_pb2
+
+log = logging.getLogger("twophase.participant")
 
 MAX_RESULT_BYTES: Final = 1 << 20
 """What the operations of one branch may return together: it is kept in the ledger, and sent in one message."""
@@ -58,6 +61,14 @@ class OperationSpec:
             value = self.payload.decode(payload)
         except PayloadError as error:
             raise PayloadError(f"operation '{self.name}' {error}", operation=self.name) from error
+        except Exception as error:  # a validator or __post_init__ of the service's own may raise anything
+            log.exception("operation '%s': its payload could not be read", self.name)
+            raise PayloadError(
+                f"operation '{self.name}' takes {self.payload.expected}, and reading the payload as that raised"
+                f" {type(error).__name__}; the participant's log has the traceback. To refuse a value, let the"
+                " validator raise ValueError.",
+                operation=self.name,
+            ) from error
         return (value,) if self.takes_payload else ()
 
     def describe(self) -> participant_pb2.OperationDescription:
