@@ -107,6 +107,31 @@ async def test_r12_a_write_in_what_is_declared_read_only_is_refused_with_what_to
     assert "read_only" in reason.message
 
 
+@COLOURS
+async def test_a_database_that_takes_no_writes_for_now_refuses_nothing_for_good(
+    purse: Database, *, asynchronous: bool
+) -> None:
+    """Hosters switch databases to read-only while their disks are full, and back again."""
+    work = Do(INSERT, asynchronous=asynchronous)
+    with purse.connect() as operator:
+        async with opened(purse) as manager:  # all was well when the participant started
+            operator.execute(f"ALTER DATABASE {purse.name} SET default_transaction_read_only = on".encode())
+            try:
+                for reason in (await refusal(manager, work), retried(await apply(manager, work))):
+                    told = (reason.kind, reason.code, reason.retryable)
+                    assert told == (types_pb2.REFUSAL_KIND_RESOURCE, "25006", True)
+                    assert "takes no writes now" in reason.message
+                    assert "declared" not in reason.message
+            finally:
+                operator.execute(f"ALTER DATABASE {purse.name} RESET default_transaction_read_only".encode())
+    assert rows(purse) == []
+
+
+def retried(answer: object) -> types_pb2.Refusal:
+    assert isinstance(answer, Retry), answer
+    return answer.refusal
+
+
 @pytest.mark.parametrize("sql", ["COMMIT", "ROLLBACK", "ROLLBACK; BEGIN", "SET ROLE pg_monitor"])
 async def test_r12_reading_that_ended_its_transaction_is_a_no(manager: ResourceManager, sql: str) -> None:
     reason = await refusal(manager, Do("SELECT 1", sql, "SELECT 1", read_only=True))

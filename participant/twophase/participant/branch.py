@@ -50,6 +50,7 @@ from twophase.participant.refusals import (
     Barred,
     ConnectionGone,
     Halted,
+    TakesNoWrites,
     TooLate,
     TransactionTampered,
     refusal,
@@ -363,6 +364,11 @@ def _retry(reason: types_pb2.Refusal) -> Retry:
 
 
 def _reason(branch: Branch, error: Exception) -> types_pb2.Refusal:
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction) and not branch.read_only:
+        error = TakesNoWrites(
+            f"{error.diag.message_primary}: the database takes no writes now; it is a standby, or"
+            " default_transaction_read_only is on (some hosters set it while the disk is full)"
+        )
     reason = refusal_of(error)
     if reason.kind == types_pb2.REFUSAL_KIND_INTERNAL:
         log.error("%s: %s", branch, reason.message, exc_info=error)

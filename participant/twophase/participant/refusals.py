@@ -65,6 +65,10 @@ class Barred(ParticipantError):
     """The ledger bars the branch: a tombstone, or the horizon of its epoch."""
 
 
+class TakesNoWrites(ParticipantError):
+    """The transaction of a branch that may write is read-only."""
+
+
 class NoConnection(ParticipantError):
     """Every connection for work was busy until the deadline; nothing was started."""
 
@@ -101,6 +105,8 @@ def refusal_of(error: BaseException) -> types_pb2.Refusal:
             return refusal(_UNREACHABLE, f"{error}; nothing of the branch is left, send it again", retryable=True)
         case NoConnection():
             return refusal(_RESOURCE, str(error), retryable=True)
+        case TakesNoWrites():
+            return refusal(_RESOURCE, str(error), code="25006", retryable=True)
         case ParticipantError():
             return refusal(_INTERNAL, str(error))
         case psycopg.Error():
