@@ -247,6 +247,26 @@ async def test_a_server_that_ends_answers_what_it_has_begun(desk: Desk) -> None:
         assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+async def test_a_server_that_is_ending_refuses_what_comes_while_it_answers_what_it_has_begun(desk: Desk) -> None:
+    async with serving(desk.stream) as (_, address), calling_at(address) as calls:
+        call = ask(calls, "hold-1")
+        await desk.until_begun(1)
+        desk.answers.end()
+        for late in (
+            ask(calls, "late"),
+            calls.call("prepare", participant_pb2.PrepareRequest(gid="later"), timeout=30),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await late
+            problem = from_call(failed.value)
+            assert (problem.code, problem.outcome_known) == (grpc.StatusCode.UNAVAILABLE, True)
+        desk.gate("hold-1").set()
+        assert (await call).identity.database == "hold-1"
+        while not desk.over:
+            await asyncio.sleep(0.01)
+    assert desk.begun == ["hold-1"]
+
+
 async def test_a_server_that_is_ending_opens_no_stream(desk: Desk) -> None:
     desk.answers.end()
     async with serving(desk.stream) as (_, address), calling_at(address) as calls:

@@ -49,7 +49,7 @@ class Answers:
     def __init__(self, service: Service, *, most: int = MOST) -> None:
         self._service = service
         self._most = most
-        self._readers: set[asyncio.Task[None]] = set()
+        self._streams: set[_Stream] = set()
         self._ending = False
         self.running: set[asyncio.Task[None]] = set()
         """The calls that are worked on, those whose caller is gone included."""
@@ -59,23 +59,23 @@ class Answers:
         if self._ending:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
         stream = _Stream(self._service, context, self.running, self._most)
-        reader = asyncio.get_running_loop().create_task(stream.read())
-        self._readers.add(reader)
+        reader = stream.reader
+        self._streams.add(stream)
         try:
             await asyncio.wait((reader,))
             await stream.finish()
         finally:
-            self._readers.discard(reader)
+            self._streams.discard(stream)
             reader.cancel()
             stream.leave()
         if not reader.cancelled() and (error := reader.exception()) is not None:
             await _refuse(context, error)
 
     def end(self) -> None:
-        """No more calls are taken. Every stream ends as soon as its calls are answered."""
+        """No more calls are taken: those that come are refused. Every stream ends as soon as its calls are answered."""
         self._ending = True
-        for reader in self._readers:
-            reader.cancel()
+        for stream in self._streams:
+            stream.end()
 
 
 class _Stream:
@@ -92,8 +92,10 @@ class _Stream:
         self._departures = Departures(self._write, lambda: self._open)
         self._answered = asyncio.Event()
         self._gone = False
+        self._ending = False
+        self.reader = self._loop.create_task(self._read())
 
-    async def read(self) -> None:
+    async def _read(self) -> None:
         """Begins every call at once; returns when the caller has closed its side."""
         while (frame := await self._context.read()) is not grpc.aio.EOF:
             for call in frame.calls:
@@ -106,6 +108,8 @@ class _Stream:
         kind = call.WhichOneof("request")
         if kind not in self._service.calls:
             self._send(call.number, "failure", to_failure(_UNKNOWN))
+        elif self._ending:
+            self._send(call.number, "failure", to_failure(_STOPPING))
         elif self._open > self._most and kind in self._service.refusable:
             self._send(call.number, "failure", to_failure(_NO_ROOM))
         else:
@@ -123,11 +127,22 @@ class _Stream:
     def _send(self, number: int, kind: str, answer: Any) -> None:
         """Answers one call, if anybody is still there."""
         self._open -= 1
+        self._stop_reading_in_the_end()
         if self._gone:
             self._answered.set()
             return
         self._outbox.append((number, kind, answer))
         self._departures.ready()
+
+    def end(self) -> None:
+        """No more calls are taken. It is read on while there is something to answer: a call that nobody read would wait
+        for that in vain."""
+        self._ending = True
+        self._stop_reading_in_the_end()
+
+    def _stop_reading_in_the_end(self) -> None:
+        if self._ending and not self._open:
+            self.reader.cancel()
 
     async def finish(self) -> None:
         """Returns when everything is answered, and every answer has left."""
@@ -184,6 +199,12 @@ _UNKNOWN: Final = Problem(
     reason="NOT_OFFERED",
     message="this kind of call is not offered on this stream; send it as a unary call",
     remedy="send it as a unary call",
+)
+_STOPPING: Final = Problem(
+    code=grpc.StatusCode.UNAVAILABLE,
+    reason="STOPPING",
+    message="the server is stopping; nothing of this call was started; send it again later",
+    remedy="send it again later",
 )
 _NO_ROOM: Final = Problem(
     code=grpc.StatusCode.RESOURCE_EXHAUSTED,
