@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import sqlite3
@@ -166,7 +167,8 @@ def test_it_listens_everywhere_if_told_to(serve: Serve) -> None:
     assert ready(serve("--allow-plaintext", listen="0.0.0.0:0")).startswith("0.0.0.0:")
 
 
-def test_r10_a_failed_journal_ends_the_process_at_once_with_one_line(journal: Path) -> None:
+def failing_journal(journal: Path) -> list[str]:
+    """The command of a coordinator whose journal fails as soon as it is ready."""
     code = f"""
 import asyncio, pathlib
 from twophase.coordinator import server
@@ -186,8 +188,20 @@ class Engine(server.Engine):
 server.Engine = Engine
 asyncio.run(server.serve(server.Settings(pathlib.Path({str(journal)!r}), Address("127.0.0.1", 0)), announce))
 """
-    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=30)
+    return [sys.executable, "-c", code]
+
+
+def test_r10_a_failed_journal_ends_the_process_at_once_with_one_line(journal: Path) -> None:
+    ended = subprocess.run(failing_journal(journal), check=False, capture_output=True, text=True, timeout=30)
 
     assert ended.returncode == 74
     assert ended.stderr.count("\n") == 1
     assert "Input/output error" in ended.stderr
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", "2>&1 >/dev/null | true"])
+def test_r10_a_failed_journal_ends_the_process_where_nothing_can_be_said(journal: Path, redirection: str) -> None:
+    command = f"exec 3>&1; {{ {shlex.join(failing_journal(journal))}; echo $? >&3; }} {redirection}"
+    ended = subprocess.run(["sh", "-c", command], check=False, stdout=subprocess.PIPE, text=True, timeout=30)
+
+    assert ended.stdout.strip() == "74"

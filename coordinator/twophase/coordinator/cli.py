@@ -311,14 +311,9 @@ def serve(
         takeover_after=_TAKEOVER_AFTER if takeover_after is None else takeover_after,
     )
     try:
-        asyncio.run(server.serve(settings, _announce))
+        asyncio.run(server.serve(settings, typer.echo))
     except server.CannotStart as error:
         _fail(str(error))
-
-
-def _announce(line: str) -> None:
-    typer.echo(line)
-    sys.stdout.flush()
 
 
 def _address(text: str) -> Address:

@@ -96,9 +96,11 @@ class Running:
 
 def end_the_process(error: BaseException) -> None:
     """Says why and ends the process at once (R10): nothing may be answered, closed or written any more."""
-    sys.stderr.write(f"twophase coordinator: cannot go on, and ends; start it again and it recovers: {error}\n")
-    sys.stderr.flush()
-    os._exit(FAILED_EXIT)
+    try:
+        sys.stderr.write(f"twophase coordinator: cannot go on, and ends; start it again and it recovers: {error}\n")
+        sys.stderr.flush()
+    finally:  # what keeps the journal from being written, a full disk, may keep this from being said
+        os._exit(FAILED_EXIT)
 
 
 @contextlib.asynccontextmanager
