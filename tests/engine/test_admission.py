@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from twophase.coordinator.engine.api import (
     Rejected,
     Submission,
 )
-from twophase.v1 import types_pb2
+from twophase.v1 import participant_pb2, types_pb2
 
 
 @pytest.fixture
@@ -56,6 +57,44 @@ async def test_an_operation_deployed_after_the_handshake_is_found(world: World) 
         world.order.operations["fresh"] = world.order.operations["write"]
         answer = await engine.execute(submission("order.fresh", "payment.write"))
     assert answer.outcome is Outcome.COMMITTED
+
+
+async def test_an_operation_that_takes_something_else_since_it_was_deployed_anew_is_found(world: World) -> None:
+    shake_hands, taken = world.order.handshake, "twophase.v1.Epoch"
+    payload = types_pb2.Payload()
+    payload.message.Pack(types_pb2.Epoch(number=1))
+
+    async def handshake(request: participant_pb2.HandshakeRequest, *, timeout: float) -> Any:
+        answer = await shake_hands(request, timeout=timeout)
+        for operation in answer.operations:
+            operation.message_type = taken
+        return answer
+
+    world.order.handshake = handshake  # type: ignore[method-assign]
+    async with world.coordinator() as engine:
+        with pytest.raises(Rejected, match=r"takes a protobuf message of type twophase\.v1\.Epoch"):
+            await engine.execute(submission("order.write=1"))
+        taken = ""
+        assert (await engine.execute(submission("order.write=1"))).outcome is Outcome.COMMITTED
+        taken = "twophase.v1.Epoch"
+        by_message = Submission("r-2", 1, None, (Call("order", "write", payload),), 5.0)
+        assert (await engine.execute(by_message)).outcome is Outcome.COMMITTED
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["it only reads now", "it writes now"])
+async def test_an_operation_declared_otherwise_when_it_was_deployed_anew_fails_once(
+    world: World,
+    reads: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    async with world.coordinator() as engine:
+        world.order.read_only = {"read", "write"} if reads else set()
+        call = "order.write" if reads else "order.read"
+        others = ("payment.write", "stock.write")
+        stale = await engine.execute(submission(call, *others))
+        again = await engine.execute(submission(call, *others, attempt=2))
+    assert [(reason.code, reason.retryable) for reason in stale.reasons] == [("INVALID_VOTE", True)]
+    assert again.outcome is Outcome.COMMITTED
+    assert world.nothing_prepared()
 
 
 async def test_more_transactions_than_the_limit_are_refused(world: World) -> None:

@@ -219,6 +219,15 @@ async def test_a_step_without_compensation_before_the_pivot_is_refused_before_an
         assert sum(each.calls["apply"] for each in world.participants.values()) == 3
 
 
+async def test_a_compensation_declared_when_a_participant_was_deployed_anew_is_found(world: World) -> None:
+    declared = world.payment.compensations.pop("write")
+    async with world.coordinator() as engine:
+        with pytest.raises(Rejected, match="step 'payment-1' may have to be undone"):
+            await engine.execute(saga(*ALL))
+        world.payment.compensations["write"] = declared
+        assert (await engine.execute(saga(*ALL))).outcome is Outcome.COMMITTED
+
+
 async def test_what_only_reads_needs_no_compensation(world: World) -> None:
     async with world.coordinator() as engine:
         answer = await engine.execute(saga("stock.read=1", "payment.write=2"))

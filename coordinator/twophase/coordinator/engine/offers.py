@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from twophase.coordinator.engine import reasons, rejections
@@ -49,18 +49,37 @@ async def find(submission: Submission, peers: Peers) -> tuple[Offered, ...] | Re
     for index, call in enumerate(submission.calls):
         if call.participant in offered:
             peer, offers = found[call.participant], offered[call.participant]
-            described = offers.get(call.operation) or await _deployed_anew(peers, peer, offers, index, call)
+            described = offers.get(call.operation)
+            if described is None or not rejections.is_of_its_type(described, call):
+                described = await _deployed_anew(peers, peer, offers, index, call)
             rejections.refuse_another_type(described, index, call)
             checked.append(Offered(peer, call, described))
     return away or tuple(checked)
 
 
-def refuse_without_compensation(offered: tuple[Offered, ...], graph: Graph) -> None:
-    """Raises `Rejected` if a step that may have to be undone cannot be."""
-    for index, one in enumerate(offered):
-        undoable = one.described.has_compensation or one.described.read_only
-        if not undoable and index != graph.pivot and graph.may_refuse(index):
-            raise rejections.no_compensation(index, one.call, pivot=graph.pivot is not None)
+async def undoable(offered: tuple[Offered, ...], graph: Graph, peers: Peers) -> tuple[Offered, ...]:
+    """The steps of a saga, as their participants describe them now. Raises `Rejected` if a step that may have to be
+    undone cannot be."""
+    if lacking := _without_compensation(offered, graph):
+        await asyncio.gather(*(_greet_again(peers, peer) for peer in {offered[index].peer for index in lacking}))
+        offered = tuple(
+            replace(one, described=(one.peer.operations or {}).get(one.call.operation, one.described))
+            for one in offered
+        )
+        for index in _without_compensation(offered, graph):
+            raise rejections.no_compensation(index, offered[index].call, pivot=graph.pivot is not None)
+    return offered
+
+
+def _without_compensation(offered: tuple[Offered, ...], graph: Graph) -> tuple[int, ...]:
+    """The steps that may have to be undone and cannot be."""
+    return tuple(
+        index
+        for index, one in enumerate(offered)
+        if not (one.described.has_compensation or one.described.read_only)
+        and index != graph.pivot
+        and graph.may_refuse(index)
+    )
 
 
 def _known(peers: Peers, calls: tuple[Call, ...], name: str) -> Peer:
@@ -82,12 +101,17 @@ async def _deployed_anew(
     peers: Peers, peer: Peer, offers: Offers, index: int, call: Call
 ) -> participant_pb2.OperationDescription:
     """The participant may have been deployed anew since it shook hands."""
-    try:
-        await peers.greet(peer)
-    except LinkLost:
-        pass
-    else:
+    if await _greet_again(peers, peer):
         offers = peer.operations or {}
     if call.operation not in offers:
         raise rejections.unknown_operation(index, call, sorted(offers))
     return offers[call.operation]
+
+
+async def _greet_again(peers: Peers, peer: Peer) -> bool:
+    """Whether it said anew what it offers."""
+    try:
+        await peers.greet(peer)
+    except LinkLost:
+        return False
+    return True

@@ -157,16 +157,24 @@ def database_taken(name: str, *, owner: str, database: str) -> Rejected:
     )
 
 
+def is_of_its_type(described: participant_pb2.OperationDescription, call: Call) -> bool:
+    """Whether the payload is of the kind that the operation takes, as far as the coordinator can tell."""
+    if described.message_type:
+        return call.payload.message.TypeName() == described.message_type
+    return call.payload.WhichOneof("content") != "message"
+
+
 def refuse_another_type(described: participant_pb2.OperationDescription, index: int, call: Call) -> None:
     """Raises `Rejected` for a payload of a kind the operation does not take; what is inside is the participant's to
     check, who also knows whether the operation takes nothing."""
+    if is_of_its_type(described, call):
+        return
     content = call.payload.WhichOneof("content")
-    given = call.payload.message.TypeName() if content == "message" else content
-    if described.message_type and given != described.message_type:
+    given = call.payload.message.TypeName() if content == "message" else content or "nothing"
+    if described.message_type:
         wanted = f"a protobuf message of type {described.message_type}"
-        raise wrong_payload_type(index, call, wanted=wanted, given=given or "nothing")
-    if not described.message_type and content == "message":
-        raise wrong_payload_type(index, call, wanted="JSON", given=f"the protobuf message {given}")
+        raise wrong_payload_type(index, call, wanted=wanted, given=given)
+    raise wrong_payload_type(index, call, wanted="JSON", given=f"the protobuf message {given}")
 
 
 def _rejected(

@@ -233,6 +233,7 @@ class Running(Underway):
             self._give_reason(reasons.not_counted(part.peer.name, "it comes from another database or timeline"))
             return Vote.LOST
         if vote is not (Vote.READ_ONLY if part.read_only else Vote.YES):
+            self._around.peers.changed(part.peer)  # it may have been deployed anew, with another declaration
             declared = "read-only" if part.read_only else "writing"
             self._give_reason(reasons.not_counted(part.peer.name, f"{vote.value!r} is no vote of a {declared} branch"))
             return Vote.LOST

@@ -37,6 +37,8 @@ class Starting:
         if len(self._live) >= self._limits.running:
             raise rejections.full(len(self._live), self._limits.running)
         found = await offers.find(submission, self._around.peers)
+        if submission.protocol is Protocol.SAGA and not isinstance(found, Reason):
+            found = await offers.undoable(found, graph_of(submission.calls), self._around.peers)
         self._check()
         request = RequestRef(submission.request_id, submission.attempt, fingerprint)
         left = submission.deadline - (loop.time() - arrived)
@@ -61,7 +63,6 @@ class Starting:
                 parts = _branches(sorted(offered, key=_by_name) if in_turn else offered)
                 return Running(self._around, self._next_txid(), request, parts, deadline=deadline, in_turn=in_turn)
             case Protocol.SAGA:
-                offers.refuse_without_compensation(offered, graph_of(one.call for one in offered))
                 parts = tuple(Part(number, one.peer, (one.call,)) for number, one in enumerate(offered))
                 return SagaUnderway(self._around, self._next_txid(), request, parts, deadline=deadline)
 
