@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -17,6 +18,7 @@ from twophase.coordinator.engine.api import (
     Rejected,
     Submission,
 )
+from twophase.coordinator.engine.peers import Peer
 from twophase.v1 import participant_pb2, types_pb2
 
 
@@ -50,6 +52,25 @@ async def test_a_protobuf_message_for_an_operation_that_takes_json_is_refused(wo
     async with world.coordinator() as engine:
         with pytest.raises(Rejected, match=r"takes JSON, not the protobuf message twophase\.v1\.Epoch"):
             await engine.execute(Submission("r", 1, None, (Call("order", "write", payload),), 5.0))
+
+
+async def test_a_participant_that_is_doubted_as_soon_as_it_has_shaken_hands_is_taken_at_its_word(world: World) -> None:
+    """An answer that came at the same time was of another timeline: hands are shaken anew before the next use."""
+    async with world.coordinator(sweep_every=1_000.0) as engine:
+        peers = engine._peers
+        [order] = [peer for peer in peers if peer.name == "order"]
+        met = peers._met
+
+        def doubted(peer: Peer, answer: participant_pb2.HandshakeResponse) -> Any:
+            asyncio.get_running_loop().call_soon(peers.changed, peer)
+            return met(peer, answer)
+
+        with patch.object(peers, "_met", doubted):
+            peers.changed(order)
+            answer = await engine.execute(submission("order.write", "payment.write"))
+            with pytest.raises(Rejected, match="use one of: read, refuse, write"):
+                await engine.execute(submission("order.unknown", request_id="r-2"))
+    assert answer.outcome is Outcome.COMMITTED
 
 
 async def test_an_operation_deployed_after_the_handshake_is_found(world: World) -> None:

@@ -6,19 +6,15 @@ Lives here: finding the participants and their operations. Must not live here: r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 from twophase.coordinator.engine import reasons, rejections
 from twophase.coordinator.engine.api import Call, Submission
 from twophase.coordinator.engine.links import LinkLost
-from twophase.coordinator.engine.peers import Peer, Peers
+from twophase.coordinator.engine.peers import Offers, Peer, Peers
 from twophase.coordinator.journal.events import Reason
 from twophase.coordinator.protocol.graph import Graph
 from twophase.v1 import participant_pb2
-
-Offers: TypeAlias = Mapping[str, participant_pb2.OperationDescription]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +57,10 @@ async def undoable(offered: tuple[Offered, ...], graph: Graph, peers: Peers) -> 
     """The steps of a saga, as their participants describe them now. Raises `Rejected` if a step that may have to be
     undone cannot be."""
     if lacking := _without_compensation(offered, graph):
-        await asyncio.gather(*(_greet_again(peers, peer) for peer in {offered[index].peer for index in lacking}))
+        asked = {offered[index].peer for index in lacking}
+        anew = dict(zip(asked, await asyncio.gather(*(_offered_anew(peers, peer) for peer in asked)), strict=True))
         offered = tuple(
-            replace(one, described=(one.peer.operations or {}).get(one.call.operation, one.described))
-            for one in offered
+            replace(one, described=(anew.get(one.peer) or {}).get(one.call.operation, one.described)) for one in offered
         )
         for index in _without_compensation(offered, graph):
             raise rejections.no_compensation(index, offered[index].call, pivot=graph.pivot is not None)
@@ -101,17 +97,16 @@ async def _deployed_anew(
     peers: Peers, peer: Peer, offers: Offers, index: int, call: Call
 ) -> participant_pb2.OperationDescription:
     """The participant may have been deployed anew since it shook hands."""
-    if await _greet_again(peers, peer):
-        offers = peer.operations or {}
+    anew = await _offered_anew(peers, peer)
+    offers = offers if anew is None else anew
     if call.operation not in offers:
         raise rejections.unknown_operation(index, call, sorted(offers))
     return offers[call.operation]
 
 
-async def _greet_again(peers: Peers, peer: Peer) -> bool:
-    """Whether it said anew what it offers."""
+async def _offered_anew(peers: Peers, peer: Peer) -> Offers | None:
+    """What it offers now; None if it does not say."""
     try:
-        await peers.greet(peer)
+        return await peers.greet(peer)
     except LinkLost:
-        return False
-    return True
+        return None

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import TypeAlias
 
 from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch, InvalidName
@@ -22,6 +23,9 @@ from twophase.coordinator.journal.port import Journal, ParticipantRecord
 from twophase.v1 import participant_pb2, types_pb2
 
 _log = logging.getLogger(__name__)
+
+Offers: TypeAlias = Mapping[str, participant_pb2.OperationDescription]
+"""What a participant offers, by name."""
 
 _HANDSHAKE_SECONDS = 5.0
 _HORIZONS_AT_ONCE = 50  # each costs the participant two statements
@@ -54,12 +58,12 @@ class Peer:
 
     record: ParticipantRecord
     link: Link
-    operations: dict[str, participant_pb2.OperationDescription] | None = None
+    operations: Offers | None = None
     here: asyncio.Event = field(default_factory=asyncio.Event)
     away: bool = False
     doubted: asyncio.Event = field(default_factory=asyncio.Event)
     slots: Slots = field(default_factory=lambda: Slots(_FINISHING))
-    greeting: asyncio.Future[None] | None = None
+    greeting: asyncio.Future[Offers] | None = None
 
     @property
     def name(self) -> str:
@@ -154,19 +158,17 @@ class Peers:
             self._met(peer, answer)
             return peer
 
-    async def ready(self, peer: Peer, *, within: float) -> dict[str, participant_pb2.OperationDescription]:
+    async def ready(self, peer: Peer, *, within: float) -> Offers:
         """The operations of a participant that has shaken hands, now if it had not before. `within` is in seconds.
 
         Raises `LinkLost`.
         """
-        if peer.operations is None:
-            await self.greet(peer, within=within)
-        assert peer.operations is not None  # noqa: S101
-        return peer.operations
+        return await self.greet(peer, within=within) if peer.operations is None else peer.operations
 
-    async def greet(self, peer: Peer, *, within: float = _HANDSHAKE_SECONDS) -> None:
+    async def greet(self, peer: Peer, *, within: float = _HANDSHAKE_SECONDS) -> Offers:
         """Shakes hands, also with one that did before: it may offer other operations now. Raises as `ready`.
 
+        Returns what was answered: the participant may count as lost again before whoever waited is woken.
         Whoever comes while hands are being shaken shares the answer, and the time that it takes if there is none.
         """
         if peer.greeting is None:
@@ -174,7 +176,7 @@ class Peers:
             self._tasks.spawn(self._greet(peer, peer.greeting), name=f"greet {peer.name}")
         try:
             async with asyncio.timeout(within):
-                await asyncio.shield(peer.greeting)
+                return await asyncio.shield(peer.greeting)
         except TimeoutError:
             raise LinkLost(f"participant {peer.name!r} did not shake hands within {within:g} s") from None
 
@@ -188,19 +190,19 @@ class Peers:
         peer.away = True
         peer.here.clear()
 
-    async def _greet(self, peer: Peer, done: asyncio.Future[None]) -> None:
+    async def _greet(self, peer: Peer, done: asyncio.Future[Offers]) -> None:
         try:
-            await self._shake_hands(peer)
+            offers = await self._shake_hands(peer)
         except LinkLost as error:
             done.set_exception(error)
             done.exception()  # seen, also if nobody waits any more
         else:
-            done.set_result(None)
+            done.set_result(offers)
         finally:
             peer.greeting = None
             done.cancel()  # no effect if it is done; else the engine is ending, and so is whoever waits
 
-    async def _shake_hands(self, peer: Peer) -> None:
+    async def _shake_hands(self, peer: Peer) -> Offers:
         answer = await self._ask(peer.link, peer.name)
         identity = answer.identity
         async with self._recording:
@@ -220,12 +222,13 @@ class Peers:
                 await self._journal.register(record)
                 peer.record = record
                 self._heard.pop(peer.name, None)  # another timeline may have lost what was said to the last one
-        self._met(peer, answer)
+        return self._met(peer, answer)
 
-    def _met(self, peer: Peer, answer: participant_pb2.HandshakeResponse) -> None:
-        peer.operations = {operation.name: operation for operation in answer.operations}
+    def _met(self, peer: Peer, answer: participant_pb2.HandshakeResponse) -> Offers:
+        peer.operations = offers = {operation.name: operation for operation in answer.operations}
         peer.away = False
         peer.here.set()
+        return offers
 
     async def _ask(self, link: Link, name: str) -> participant_pb2.HandshakeResponse:
         """A look first, and a handshake that is remembered only if the journal is not found to be an older copy: its
