@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -300,6 +301,33 @@ def test_a_database_gone_silent_is_given_up_in_seconds_unless_the_dsn_says_other
     assert {"keepalives_idle": "5", "tcp_user_timeout": "10000"}.items() <= seen(purse.dsn).items()
     own = seen(f"{purse.dsn}?tcp_user_timeout=77")
     assert (own["tcp_user_timeout"], own["keepalives_idle"]) == ("77", "5")
+
+
+@COLOURS
+async def test_a_branch_that_waits_for_its_database_begins_when_that_is_back(
+    purse: Database, monkeypatch: pytest.MonkeyPatch, *, asynchronous: bool
+) -> None:
+    """The pool has given up dialling by then, and would begin anew only for somebody else."""
+    monkeypatch.setattr(database, "_DIAL_AGAIN", 0.01)
+    wire = Wire("127.0.0.1", purse.cluster.port)
+    async with AsyncExitStack() as line, AsyncExitStack() as stack:
+        await line.enter_async_context(wire.serving())
+        dsn = purse.dsn.replace(f":{purse.cluster.port}/", f":{wire.port}/")
+        manager = await stack.enter_async_context(opened(dsn))
+        await line.aclose()
+        voting = asyncio.ensure_future(vote(manager, Do(INSERT, asynchronous=asynchronous), seconds=60))
+        await until(lambda: gave_up(manager))
+        await stack.enter_async_context(Wire("127.0.0.1", purse.cluster.port, at=wire.port).serving())
+        async with asyncio.timeout(20):
+            assert isinstance(await voting, Prepared)
+        await manager.commit(GID)
+
+
+def gave_up(manager: ResourceManager) -> bool:
+    """True if somebody waits for a connection that nobody is making."""
+    lane = manager._sync or manager._async
+    stats = lane._pool.get_stats() if lane is not None else {}
+    return stats.get("requests_waiting", 0) > 0 and stats["pool_size"] == 0
 
 
 async def test_a_database_that_is_away_is_dialled_anew_whenever_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:

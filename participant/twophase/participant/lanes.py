@@ -45,6 +45,8 @@ _CANCEL_TIMEOUT: Final = 2.0
 # A cancel request that finds the session between two statements is lost: it is repeated.
 _CANCEL_EVERY: Final = 0.25
 CLOSE_TIMEOUT: Final = 5.0
+# A pool that has given up dialling begins anew only when it is asked: those that wait ask again.
+_ASK_AGAIN: Final = 1.0
 
 
 class Run(Protocol):
@@ -180,9 +182,8 @@ class _Worker:
         for _ in range(self._tries):
             connection = self._kept
             if connection is None:
-                try:
-                    connection = self._pool.getconn(job.branch.deadline.left())
-                except (PoolTimeout, PoolClosed):
+                connection = self._connection(job.branch)
+                if connection is None:
                     break
                 self._until = time.monotonic() + database.KEPT
             job.begin(connection)
@@ -199,6 +200,16 @@ class _Worker:
                 self._keep(connection, good=job.end())
         gone = ConnectionGone("the participant's database could not be reached before the deadline")
         self._outbox.put(job.answered, None, gone)
+
+    def _connection(self, branch: Branch) -> WorkConnection | None:
+        while (left := branch.deadline.left()) > 0:
+            try:
+                return self._pool.getconn(min(left, _ASK_AGAIN))
+            except PoolTimeout:
+                continue
+            except PoolClosed:
+                break
+        return None
 
     def rest(self) -> None:
         connection, self._kept = self._kept, None
@@ -271,9 +282,8 @@ class AsyncWorkLane:
 
     async def _run(self, make: Callable[[Branch, str], Steps[_A]], branch: Branch, work: Work, run: _AsyncRun) -> _A:
         for _ in range(self._size + 1):
-            try:
-                connection = await self._pool.getconn(branch.deadline.left())
-            except (PoolTimeout, PoolClosed):
+            connection = await self._connection(branch)
+            if connection is None:
                 break
             known = False
             try:
@@ -289,6 +299,16 @@ class AsyncWorkLane:
                 self._cleaning.add(cleaning)
                 cleaning.add_done_callback(self._cleaning.discard)
         raise ConnectionGone("the participant's database could not be reached before the deadline")
+
+    async def _connection(self, branch: Branch) -> AsyncWorkConnection | None:
+        while (left := branch.deadline.left()) > 0:
+            try:
+                return await self._pool.getconn(min(left, _ASK_AGAIN))
+            except PoolTimeout:
+                continue
+            except PoolClosed:
+                break
+        return None
 
     async def _give_back(self, connection: AsyncWorkConnection, *, good: bool) -> None:
         """As in the sync lane."""
