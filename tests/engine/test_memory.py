@@ -37,3 +37,20 @@ async def test_what_is_over_is_gone_without_the_garbage_collector(world: World) 
         assert (await asking).outcome is Outcome.COMMITTED
         await until(lambda: len(engine._live) == 0)
         await until(lambda: transaction() is None)
+
+
+async def test_who_has_given_up_waiting_for_what_takes_days_is_forgotten(world: World) -> None:
+    async with world.coordinator() as engine:
+        gate = world.payment.hold("commit")
+        first = asyncio.create_task(engine.execute(submission(*BOTH)))
+        await until(lambda: len(world.order.applied) == 1)
+        [transaction] = engine._live
+        for _ in range(500):
+            again = asyncio.create_task(engine.execute(submission(*BOTH)))
+            await until(lambda: len(engine._patience) == 2)
+            again.cancel()
+            await asyncio.gather(again, return_exceptions=True)
+
+        assert len(transaction._waiting) < 50
+        gate.set()
+        assert (await first).outcome is Outcome.COMMITTED

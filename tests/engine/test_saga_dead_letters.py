@@ -158,3 +158,76 @@ async def test_a_dead_letter_can_be_tried_again_at_once(stuck: tuple[World, Engi
     assert done_at(world) == NOWHERE
     with pytest.raises(Rejected, match="no dead letter"):
         await engine.retry_dead_letter(letter.txid, letter.step)
+
+
+async def test_r13_whoever_resolves_one_and_hangs_up_leaves_it_neither_tried_on_nor_half_resolved(
+    stuck: tuple[World, Engine],
+) -> None:
+    world, engine = stuck
+    (letter,) = await engine.dead_letters()
+    gate = world.stock.hold("abort")
+    resolving = asyncio.create_task(
+        engine.resolve_dead_letter(letter.txid, letter.step, actor="anna", reason="by hand", even_if_away=False)
+    )
+    await until(lambda: world.stock.calls["abort"] == 1)
+    resolving.cancel()
+    await asyncio.gather(resolving, return_exceptions=True)
+    gate.set()
+    await ended(engine)
+
+    assert list(world.stock.compensated.values()) == ["tombstone"], "not compensated on top of what was done by hand"
+
+
+async def test_one_that_was_done_while_somebody_was_about_to_resolve_it_is_no_dead_letter(
+    stuck: tuple[World, Engine],
+) -> None:
+    world, engine = stuck
+    (letter,) = await engine.dead_letters()
+    gate = world.stock.hold("handshake")
+    resolving = asyncio.create_task(
+        engine.resolve_dead_letter(letter.txid, letter.step, actor="anna", reason="by hand", even_if_away=False)
+    )
+    await until(lambda: world.stock.calls["handshake"] > 2)
+    world.stock.compensations["write"] = lambda payload: payload
+    await engine.retry_dead_letter(letter.txid, letter.step)
+    await ended(engine)
+    gate.set()
+
+    with pytest.raises(Rejected, match="no dead letter"):
+        await resolving
+    record = await engine.journal.transaction(letter.txid)
+    assert record is not None
+    assert record.resolved == {}
+
+
+async def test_r6_a_later_attempt_is_answered_for_the_one_that_cannot_be_undone(stuck: tuple[World, Engine]) -> None:
+    _, engine = stuck
+    async with asyncio.timeout(30):
+        answer = await engine.execute(saga("stock.write", "payment.refuse", attempt=2, deadline=0.01))
+
+    assert (answer.outcome, answer.applied, answer.attempt) == (Outcome.COMPENSATED, False, 1)
+    assert answer.pending == ("stock",)
+
+
+async def test_r6_a_later_attempt_that_waits_for_one_that_cannot_be_undone_is_sent_away_when_the_coordinator_stops(
+    stuck: tuple[World, Engine],
+) -> None:
+    _, engine = stuck
+    later = asyncio.create_task(engine.execute(saga("stock.write", "payment.refuse", attempt=2, deadline=60)))
+    await until(lambda: bool(engine._patience))
+    await engine.stop(grace=0)
+    with pytest.raises(Rejected, match="stopping"):
+        await later
+
+
+async def test_what_is_still_to_be_undone_is_told_without_those_that_refused_also_by_the_next_coordinator(
+    stuck: tuple[World, Engine],
+) -> None:
+    world, engine = stuck
+    await engine.journal.flush()
+    await engine.abandon()
+    world.disk.crash()
+    async with world.coordinator(register=False) as after:
+        answer = await after.execute(saga("stock.write", "payment.refuse", deadline=0.01))
+
+    assert (answer.outcome, answer.pending) == (Outcome.COMPENSATED, ("stock",))

@@ -158,6 +158,13 @@ def test_a_dead_letter_is_one_until_it_is_over(over: Event) -> None:
     assert record.resolved == ({0: over} if isinstance(over, Resolved) else {})
 
 
+def test_a_dead_letter_that_a_person_took_for_done_is_none_any_more_whatever_its_last_attempt_says() -> None:
+    resolved = Resolved(T, 0, "ada", "paid back by hand")
+    record = fold([START, DeadLettered(T, 0, 5, AWAY), resolved, DeadLettered(T, 0, 10, AWAY)])
+
+    assert (record.dead, record.resolved) == ({}, {0: resolved})
+
+
 # --- the rules --------------------------------------------------------------------------------------------------------
 
 OPEN, FENCED, STRANGE = (EpochView(standing) for standing in (Standing.OPEN, Standing.FENCED, Standing.STRANGE))

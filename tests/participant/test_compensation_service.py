@@ -33,6 +33,10 @@ class Charge:
     customer: str
     amount: int
 
+    def __post_init__(self) -> None:
+        if not self.customer:
+            raise LookupError(self.customer)
+
 
 @dataclass(frozen=True)
 class Charged:
@@ -181,9 +185,14 @@ async def test_a_compensation_that_refuses_for_good_is_tried_again_and_names_its
     ("wrong", "kind", "told"),
     [
         (operation(json='{"customer": "c"}'), types_pb2.REFUSAL_KIND_INVALID_PAYLOAD, "field 'amount' is missing"),
+        (
+            operation(json='{"customer": "", "amount": 4}'),
+            types_pb2.REFUSAL_KIND_INVALID_PAYLOAD,
+            "raised LookupError",
+        ),
         (operation("pay"), types_pb2.REFUSAL_KIND_UNKNOWN_OPERATION, "participant 'payment' has no operation 'pay'"),
     ],
-    ids=["payload", "operation"],
+    ids=["payload", "payload that its type stumbles over", "operation"],
 )
 async def test_a_step_that_never_could_be_done_has_nothing_to_undo_however_wrong_it_is(
     stub: Stub, purse: Database, wrong: pb.BranchOperation, kind: types_pb2.RefusalKind.ValueType, told: str
@@ -202,9 +211,14 @@ async def test_a_step_that_never_could_be_done_has_nothing_to_undo_however_wrong
     ("wrong", "kind", "told"),
     [
         (operation(json='{"customer": "c"}'), types_pb2.REFUSAL_KIND_INVALID_PAYLOAD, "field 'amount' is missing"),
+        (
+            operation(json='{"customer": "", "amount": 4}'),
+            types_pb2.REFUSAL_KIND_INVALID_PAYLOAD,
+            "raised LookupError",
+        ),
         (operation("pay"), types_pb2.REFUSAL_KIND_UNKNOWN_OPERATION, "participant 'payment' has no operation 'pay'"),
     ],
-    ids=["payload", "operation"],
+    ids=["payload", "payload that its type stumbles over", "operation"],
 )
 async def test_a_step_that_was_done_and_cannot_be_undone_with_this_is_tried_again(
     stub: Stub, purse: Database, wrong: pb.BranchOperation, kind: types_pb2.RefusalKind.ValueType, told: str

@@ -120,7 +120,11 @@ BUGS = (
         plant=sagas.request_id_is_released_at_the_turn,
         setting=DEAD_LETTERS,
     ),
-    Bug("the fence is not checked for a saga", plant=coordinators.fence_is_not_checked, setting=SAGAS_FROZEN),
+    Bug(
+        "the fence is not checked for a saga",
+        plant=coordinators.fence_is_not_checked,
+        setting=replace(SAGAS_FROZEN, trouble=0.4),
+    ),
     # Sagas: the coordinator.
     Bug("a saga is told done too early", plant=sagas.told_when_the_last_step_is_sent, setting=SAGAS),
     Bug("a saga turns at its deadline", plant=sagas.turns_at_the_deadline, setting=SAGAS),

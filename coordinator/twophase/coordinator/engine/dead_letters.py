@@ -6,6 +6,7 @@ becomes a dead letter (`saga`); it is tried again all the while.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from twophase.contract.crashpoints import CrashPoint, reach
@@ -49,31 +50,56 @@ async def resolve(
     is recorded again.
     """
     txid, step = letter
-    record = await around.journal.transaction(txid)
-    number = _number_of(record, step)
-    if record is not None and number in record.resolved:
-        return _told(await _bar(around, record, number))
-    running, number = await _find(live, around.journal, txid, step)
-    part = running.parts[number]
-    try:
-        await around.peers.greet(part.peer, within=FINISH_SECONDS)
-    except LinkLost:
-        if not even_if_away:
-            raise rejections.cannot_be_barred(part.peer.name, step) from None
-    reach(CrashPoint.SAGA_BEFORE_RESOLVE)
-    around.journal.append(Resolved(txid, number, actor, reason))
-    await around.journal.flush()
-    reach(CrashPoint.SAGA_AFTER_RESOLVE)
-    _log.warning("dead letter at step %r of saga %s is resolved by %s: %s", step, txid, actor, reason)
-    resolved = await around.journal.transaction(txid)
-    assert resolved is not None, "it was written just now"  # noqa: S101
-    ending = await _bar(around, resolved, number)
-    running.take_for_done(number)
-    return _told(ending)
-
-
-def _told(ending: Ending | None) -> Resolution:
+    number = await _resolved(around.journal, txid, step)
+    word: Resolved | None = None
+    if number is None:
+        running, number = await _find(live, around.journal, txid, step)
+        peer = running.parts[number].peer
+        try:
+            await around.peers.greet(peer, within=FINISH_SECONDS)
+        except LinkLost:
+            if not even_if_away:
+                raise rejections.cannot_be_barred(peer.name, step) from None
+        if await _resolved(around.journal, txid, step) is None:  # else somebody else was faster
+            await _find(live, around.journal, txid, step)  # it may be done by now
+            word = Resolved(txid, number, actor, reason)
+    # To its end, whoever stops waiting: what is resolved and not barred would be tried on, and done one day.
+    resolving = _carry_out(around, live, (txid, number), word)
+    ending = await asyncio.shield(around.tasks.follow(resolving, _seen))
     return Resolution(barred=ending is not None and ending is not Ending.APPLIED, done=ending is Ending.APPLIED)
+
+
+async def _carry_out(around: Surroundings, live: Live, dead: tuple[Txid, int], word: Resolved | None) -> Ending | None:
+    """Records the word, if there is one to record, has the participant bar it, and lets the saga go on."""
+    txid, number = dead
+    if word is not None:
+        reach(CrashPoint.SAGA_BEFORE_RESOLVE)
+        around.journal.append(word)
+        await around.journal.flush()
+        reach(CrashPoint.SAGA_AFTER_RESOLVE)
+    record = await around.journal.transaction(txid)
+    if record is None:
+        return None  # it had been resolved long ago, and was forgotten just now
+    if word is not None:
+        step = _step(record, number).name
+        _log.warning("dead letter at step %r of saga %s is resolved by %s: %s", step, txid, word.actor, word.reason)
+    ending = await _bar(around, record, number)
+    running = live.get(txid)
+    if isinstance(running, SagaUnderway):
+        running.take_for_done(number)
+    return ending
+
+
+def _seen(resolving: asyncio.Future[Ending | None]) -> None:
+    """What goes wrong in it is the engine's, too: nobody may be left to hear of it."""
+    resolving.result()
+
+
+async def _resolved(journal: Journal, txid: Txid, step: str) -> int | None:
+    """The number of a step that is resolved already, else None."""
+    record = await journal.transaction(txid)
+    number = _number_of(record, step)
+    return number if record is not None and number in record.resolved else None
 
 
 async def _bar(around: Surroundings, record: TransactionRecord, number: int) -> Ending | None:

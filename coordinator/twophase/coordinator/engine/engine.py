@@ -238,9 +238,7 @@ class Engine:
             return running
         if submission.attempt < request.attempt:
             return answer_of_earlier(submission.attempt, latest=request.attempt)
-        if not await self._patiently(running.until(lambda: running.held is not None), until=None):
-            raise rejections.stopping()
-        return running if running.held else None
+        return running if await self._holds(running, submission) else None
 
     async def _recall(self, submission: Submission, fingerprint: bytes) -> Underway | Answer | None:
         """What the journal says of the request; None if this attempt may run."""
@@ -270,9 +268,11 @@ class Engine:
         return None
 
     async def _holds(self, running: Underway, submission: Submission) -> bool:
-        """Whether a transaction under way keeps its request id from a later attempt, for good or for too long."""
+        """Whether a transaction under way keeps its request id from a later attempt, for good or for too long. Raises
+        `Rejected` if the coordinator stops meanwhile."""
         until = asyncio.get_running_loop().time() + submission.deadline
-        await self._patiently(running.until(lambda: running.held is not None), until=until)
+        if not await self._patiently(running.until(lambda: running.held is not None), until=until):
+            self._refuse_if_stopping()
         return running.held is not False
 
     async def _recorded(self, record: TransactionRecord, submission: Submission) -> Answer:
@@ -322,16 +322,15 @@ class Engine:
             heuristic=running.heuristic,
         )
 
-    async def _patiently(self, waiter: asyncio.Future[bool], *, until: float | None) -> bool:
+    async def _patiently(self, waiter: asyncio.Future[bool], *, until: float) -> bool:
         """Waits for it; False if `until`, in the loop's time, comes first, or the coordinator stops."""
-        timer = None if until is None else asyncio.get_running_loop().call_at(until, _give_up, waiter)
+        timer = asyncio.get_running_loop().call_at(until, _give_up, waiter)
         self._patience.add(waiter)
         try:
             return await waiter
         finally:
             self._patience.discard(waiter)
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
 
     async def _all_ended(self, within: float) -> None:
         """Waits for the transactions under way, and for the requests of which it is not yet clear whether they are. Not

@@ -70,8 +70,7 @@ def answer_of(record: TransactionRecord, *, attempt: int, results: tuple[Result,
     """The record as the answer to a repeated request; `attempt` is the one it answers for if the record names none."""
     wrong = heuristics_of(record)
     hearers = record.hearers if record.hearers is not None else {branch.number for branch in record.branches}
-    over = record.compensated.keys() if record.turned else record.endings.keys()
-    waited_for = set() if record.ended else hearers - over - record.resolved.keys()
+    waited_for = set() if record.ended else hearers - _over(record) - record.resolved.keys()
     return Answer(
         outcome=outcome_of(record),
         txid=record.txid,
@@ -82,6 +81,15 @@ def answer_of(record: TransactionRecord, *, attempt: int, results: tuple[Result,
         pending=tuple(dict.fromkeys(one.participant for one in record.branches if one.number in waited_for)),
         heuristic=tuple(branch.participant for branch in record.branches if branch.number in wrong),
     )
+
+
+def _over(record: TransactionRecord) -> frozenset[int]:
+    """The branches that need not be waited for any more: of a saga that has turned, those that are undone, and those
+    that are known never to be done."""
+    if not record.turned:
+        return frozenset(record.endings)
+    never = (number for number, ending in record.endings.items() if ending is not Ending.APPLIED)
+    return frozenset(record.compensated).union(never)
 
 
 def holds_its_id(record: TransactionRecord) -> bool:

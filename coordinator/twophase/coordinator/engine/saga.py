@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import TypeVar, assert_never
 
 from twophase.contract.crashpoints import CrashPoint, reach
@@ -163,7 +164,7 @@ class SagaUnderway(Underway):
         """Tries a step, or its compensation, again at once if it is waiting for that, and counts its failures anew."""
         trying = self._trying.get(number)
         if trying is not None:
-            trying.failures = 0
+            trying.failures, trying.told = 0, False
             trying.again.set()
 
     def take_for_done(self, number: int) -> None:
@@ -249,10 +250,11 @@ class SagaUnderway(Underway):
     # --- messages -----------------------------------------------------------------------------------------------------
 
     async def _step(self, part: Part, *, must_succeed: bool) -> None:
-        policy, gid = self._policy(part), self.gid(part.number)
+        gid = self.gid(part.number)
 
         async def attempt() -> Ending:
-            left = policy.attempt_deadline if must_succeed else min(policy.attempt_deadline, self._time_left())
+            longest = self._policy(part).attempt_deadline
+            left = longest if must_succeed else min(longest, self._time_left())
             position = self._around.journal.position
             request = messages.step(gid, part.calls, time_left=left, position=position, must_succeed=must_succeed)
             reach(CrashPoint.SAGA_BEFORE_STEP)
@@ -271,7 +273,7 @@ class SagaUnderway(Underway):
             return await self._until_answered(part, attempt, slots=UNBOUNDED)
 
         try:
-            ending = await self._persist(part, policy, once, for_ever=must_succeed)
+            ending = await self._persist(part, once, for_ever=must_succeed)
         except NotThisTime as last:
             self._give_reason(last.reason)
             self.feed(GaveUp(part.number))
@@ -297,11 +299,11 @@ class SagaUnderway(Underway):
         self._finish(part, await self._until_answered(part, attempt))
 
     async def _compensate(self, part: Part) -> None:
-        policy, gid = self._policy(part), self.gid(part.number)
+        gid = self.gid(part.number)
 
         async def attempt() -> bool:
             position = self._around.journal.position
-            left = policy.attempt_deadline
+            left = self._policy(part).attempt_deadline
             request = messages.compensation(gid, part.calls, time_left=left, position=position)
             reach(CrashPoint.SAGA_BEFORE_COMPENSATE)
             answer = await part.peer.link.apply(request, timeout=left + ANSWER_MARGIN)
@@ -316,7 +318,7 @@ class SagaUnderway(Underway):
             # Undoing is work, too: where it waits for a row, it must not keep the commit waiting that frees it (R13).
             return await self._until_answered(part, attempt, slots=UNBOUNDED)
 
-        empty = await self._persist(part, policy, once, for_ever=True)
+        empty = await self._persist(part, once, for_ever=True)
         self._trying.pop(part.number, None)
         self._around.journal.append(facts.Compensated(self.txid, part.number, empty))
         self.feed(Compensated(part.number))
@@ -328,16 +330,18 @@ class SagaUnderway(Underway):
         await bar(part.peer, self.gid(part.number), compensation=self.goes_back)
         self.take_for_done(part.number)
 
-    async def _persist(self, part: Part, policy: Policy, once: Callable[[], Awaitable[T]], *, for_ever: bool) -> T:
+    async def _persist(self, part: Part, once: Callable[[], Awaitable[T]], *, for_ever: bool) -> T:
         """Repeats what left no row, as the policy says. Raises the last `NotThisTime`."""
+        trying, policy = self._trying[part.number], partial(self._policy, part)
 
         def failed(failures: int, error: BaseException) -> None:
             part.attempts, part.last_error = failures, str(error)
             _log.info("%s failed, time %d: %s", self.gid(part.number), failures, error)
-            if for_ever and failures == policy.attempts and isinstance(error, NotThisTime):
+            if for_ever and not trying.told and failures >= policy().attempts and isinstance(error, NotThisTime):
+                trying.told = True
                 self._dead_letter(part, failures, error.reason)
 
-        return await self._trying[part.number].persist(policy, once, failed, for_ever=for_ever)
+        return await trying.persist(policy, once, failed, for_ever=for_ever)
 
     def _dead_letter(self, part: Part, failures: int, reason: facts.Reason) -> None:
         what = "compensation of step" if self.goes_back else "step"
@@ -359,6 +363,7 @@ class SagaUnderway(Underway):
         self.feed(Finished(part.number, ending))
 
     def _policy(self, part: Part) -> Policy:
+        """As the participant last said; nothing is known of one that has not shaken hands yet."""
         operations = part.peer.operations or {}
         return policy_of(operations.get(part.calls[0].operation))
 

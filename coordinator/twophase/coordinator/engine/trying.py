@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -43,22 +44,25 @@ def going_on(failed: Exception, once: Callable[[], Awaitable[T]]) -> Callable[[]
 
 @dataclass(eq=False, slots=True)
 class Trying:
-    """What is being tried about a step: how often it failed, and how to wake it between two attempts."""
+    """What is being tried about a step: how often it failed, whether a person was told of that, and how to wake it
+    between two attempts."""
 
     failures: int = 0
+    told: bool = False
     again: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
     async def persist(
         self,
-        policy: Policy,
+        policy: Callable[[], Policy],
         once: Callable[[], Awaitable[T]],
         failed: Callable[[int, BaseException], None],
         *,
         for_ever: bool,
     ) -> T:
         """Repeats `once` while it raises `NotThisTime`, for ever or as often as the policy says; then the last one is
-        raised. `failed` hears of each, with the number of those in a row."""
+        raised. `failed` hears of each, with the number of those in a row. What the policy says is asked each time: it
+        may be known only since the participant answered, and be another one once that is deployed anew."""
         try:
             return await once()
         except NotThisTime as error:
@@ -73,8 +77,8 @@ class Trying:
         retrying = AsyncRetrying(
             sleep=self._pause,
             retry=retry_if_exception_type(NotThisTime),
-            stop=lambda call: not for_ever and call.attempt_number >= policy.attempts,
-            wait=wait_random_exponential(multiplier=policy.first_pause, max=policy.longest_pause),
+            stop=lambda call: not for_ever and call.attempt_number >= policy().attempts,
+            wait=partial(_pause_after, policy),
             after=count,
             reraise=True,
         )
@@ -85,3 +89,8 @@ class Trying:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.again.wait()
+
+
+def _pause_after(policy: Callable[[], Policy], call: RetryCallState) -> float:
+    now = policy()
+    return wait_random_exponential(multiplier=now.first_pause, max=now.longest_pause)(call)

@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 
 FINISH_SECONDS: Final = 5.0  # how long one attempt at phase two may take
 ANSWER_MARGIN: Final = 1.0  # how much longer than the deadline an answer to work is waited for
+_CROWD: Final = 32  # more than usually wait for one transaction
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # between attempts that were not answered, in seconds, with full jitter
 
 
@@ -147,6 +148,8 @@ class Underway(ABC):
         if condition():
             waiter.set_result(True)
         else:
+            if len(self._waiting) >= _CROWD:  # most of them have given up, where something takes days
+                self._waiting = [each for each in self._waiting if not each[1].done()]
             self._waiting.append((condition, waiter))
         return waiter
 

@@ -80,7 +80,8 @@ def fold(events: Iterable[Event]) -> TransactionRecord:
                 compensated[event.branch] = event.empty
                 dead.pop(event.branch, None)
             case DeadLettered():
-                dead[event.branch] = event
+                if event.branch not in resolved:  # its last attempt may end when a person's word is written already
+                    dead[event.branch] = event
             case Resolved():
                 resolved[event.branch] = event
                 dead.pop(event.branch, None)
