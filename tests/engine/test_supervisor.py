@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -53,6 +54,26 @@ async def gone(participant: FakeParticipant, *, within: float) -> float:
         while participant.prepared:
             await asyncio.sleep(0.001)
     return now() - began
+
+
+async def test_the_loop_turns_while_many_are_taken_up_or_a_standby_would_take_the_coordinator_for_frozen() -> None:
+    world = World()
+    await left_in_doubt(world, MANY, decided=True)
+    for participant in world.participants.values():
+        participant.down = True
+    engine = Engine(await MemoryJournal.open(world.disk), world.links)
+    loop = asyncio.get_running_loop()
+    live: list[int] = []
+
+    def look() -> None:
+        live.append(len(engine._live))
+        loop.call_soon(look)
+
+    look()
+    await engine.start()
+    assert len(engine._live) == MANY
+    assert max(later - earlier for earlier, later in pairwise(live)) < MANY // 10
+    await engine.abandon()
 
 
 @pytest.mark.parametrize("how", ["down", "silent"])

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from journal.children import STRACE, content, run
 from journal.samples import begun, propose, request, txid
-from twophase.coordinator.journal import schema, sqlite_writer
-from twophase.coordinator.journal.events import Definition, Ended, Finished, SagaStep, Voted
+from twophase.coordinator.journal import schema, sqlite, sqlite_writer
+from twophase.coordinator.journal.codec import decode
+from twophase.coordinator.journal.events import Definition, Ended, Event, Finished, SagaStep, Voted
 from twophase.coordinator.journal.port import (
     Basis,
     Ruling,
@@ -91,6 +94,22 @@ async def test_the_log_is_moved_into_the_file_in_time_if_few_sagas_have_large_pa
     assert (await journal.decide(start)).basis is Basis.ACCEPTED
     async with asyncio.timeout(10):
         await until(lambda: path.stat().st_size > 5 << 20)
+    await journal.close()
+
+
+async def test_lists_are_understood_beside_the_event_loop(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = await SqliteJournal.open(path)
+    await journal.decide(propose(journal, 1))
+    threads: set[int] = set()
+
+    def look(*event: Any) -> Event:
+        threads.add(threading.get_ident())
+        return decode(*event)
+
+    monkeypatch.setattr(sqlite, "decode", look)
+    assert len(await journal.unfinished()) == len(await journal.transactions(limit=9)) == 1
+    assert threads
+    assert threading.get_ident() not in threads
     await journal.close()
 
 

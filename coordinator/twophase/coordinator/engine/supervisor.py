@@ -42,6 +42,7 @@ _SWEEP_FIRST = 0.2
 _BEAT = 1.0  # seconds between two looks at a journal that nobody uses
 _AT_ONCE = 200  # transactions presumed aborted, or settled by evidence, at the same time
 _PAGE = 500
+_TAKEN_UP_AT_ONCE = 20  # decided transactions, between two turns of the event loop
 
 
 class Supervisor:
@@ -64,8 +65,10 @@ class Supervisor:
         """
         for record in await self._around.journal.heuristics():
             _log.critical("heuristic outcome: transaction %s, %s", record.txid, shown_heuristics(record))
-        for record in await self._around.journal.unfinished():
+        for number, record in enumerate(await self._around.journal.unfinished()):
             self._take_up(record)
+            if number % _TAKEN_UP_AT_ONCE == 0:
+                await asyncio.sleep(0)  # a loop that stands still looks frozen to whoever stands by
         for peer in self._around.peers:
             self.watch(peer)
         self._around.tasks.spawn(self._end_begun(), name="end what was begun")

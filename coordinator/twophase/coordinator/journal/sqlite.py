@@ -308,7 +308,8 @@ class SqliteJournal:
         return tuple(request_id for (request_id,) in await self._reader.read(schema.SELECT_REQUEST_IDS, after, limit))
 
     async def _read_records(self, sql: str, *parameters: object) -> tuple[TransactionRecord, ...]:
-        return _records(await self._reader.read(sql, *parameters))
+        """Understood on the reader's thread: there may be thousands, and the event loop must turn meanwhile."""
+        return await self._reader.run(lambda connection: _records(connection.execute(sql, parameters).fetchall()))
 
 
 def _records(rows: Rows) -> tuple[TransactionRecord, ...]:
