@@ -12,9 +12,11 @@ from twophase.coordinator.engine.api import (
     Outcome,
     Wait,
 )
+from twophase.coordinator.engine.running import Running
 from twophase.coordinator.journal.events import Finished
 from twophase.coordinator.journal.memory_state import Stamped
 from twophase.coordinator.protocol.decisions import Ending
+from twophase.coordinator.protocol.twophase import Standing
 from twophase.v1 import participant_pb2 as pb
 from twophase.v1 import types_pb2
 
@@ -254,6 +256,33 @@ async def test_a_vote_from_another_database_does_not_count(world: World) -> None
         await until(world.nothing_prepared)
         again = await engine.execute(submission(*BOTH, attempt=2))
         assert again.outcome is Outcome.COMMITTED, "it shook hands again and is known on its new timeline"
+
+
+@pytest.mark.parametrize("last", ["payment.write", "payment.read"], ids=["commit", "delegate"])
+async def test_r3_a_vote_of_before_a_failover_does_not_count(world: World, last: str) -> None:
+    """The standby that was promoted did not have the PREPARE, and the coordinator knows of it before it decides."""
+    async with world.coordinator() as engine:
+        gate = world.payment.hold("prepare")
+        first = ("order.write",) if last == "payment.write" else ("order.read", "stock.write")
+        asking = asyncio.create_task(engine.execute(submission(*first, last)))
+        await until(lambda: world.payment.calls["prepare"] == 1)
+        [running] = engine._live
+        assert isinstance(running, Running)
+        await until(lambda: running.state.standing(0) in (Standing.PREPARED, Standing.READ_ONLY))
+        world.order.identity = types_pb2.DatabaseIdentity(
+            system_identifier=world.order.identity.system_identifier, timeline=2, database="order"
+        )
+        world.order.prepared.clear()
+        await until(lambda: engine._peers.get("order").record.timeline == 2)  # type: ignore[union-attr]
+        gate.set()
+        answer = await asking
+        assert (answer.outcome, answer.heuristic) == (Outcome.ABORTED, ())
+        assert [(reason.code, reason.participant, reason.retryable) for reason in answer.reasons] == [
+            ("INVALID_VOTE", "order", True)
+        ]
+        again = await engine.execute(submission(*first, last, attempt=2))
+    assert again.outcome is Outcome.COMMITTED
+    assert world.nothing_prepared()
 
 
 async def test_r11_a_participant_that_nobody_uses_and_that_failed_over_is_an_alarm(

@@ -190,8 +190,17 @@ class Running(Underway):
         self._around.tasks.spawn(self._around.journal.flush(), name=f"keep the alarm of {self.gid(branch)}")
 
     def _propose(self, decision: Decision) -> None:
+        if decision != ABORT and self._has_votes_of_before_a_failover():
+            decision = ABORT
         reach(CrashPoint.COORDINATOR_BEFORE_DECIDE)
         self._follow(self._decide(decision, self._hearers(decision)), self._is_ruled)
+
+    def _has_votes_of_before_a_failover(self) -> bool:
+        """Whether a participant that has voted answers on another timeline by now: what it had prepared may be lost."""
+        stale = [part for part in self.parts.values() if part.timeline not in (None, part.peer.record.timeline)]
+        for part in stale:
+            self._give_reason(reasons.not_counted(part.peer.name, "its server failed over after it"))
+        return bool(stale)
 
     def _is_ruled(self, ruling: asyncio.Future[Ruling]) -> None:
         ruled = self._obey(ruling.result())
@@ -238,6 +247,7 @@ class Running(Underway):
             self._give_reason(reasons.not_counted(part.peer.name, f"{vote.value!r} is no vote of a {declared} branch"))
             return Vote.LOST
         part.keep(answer.results)
+        part.timeline = answer.identity.timeline
         return vote
 
     def _apply(self, part: Part) -> None:

@@ -43,8 +43,8 @@ class Part:
     """One branch of a transaction under way: where it is, what it does, what it returned.
 
     `calls` is empty for a transaction taken up from the journal that only has to be finished. `attempts` counts how
-    often it was told in vain what it must hear, and `last_error` is what the last of these ended in. `ref` is what the
-    journal calls it.
+    often it was told in vain what it must hear, and `last_error` is what the last of these ended in. `timeline` is its
+    database's when it voted. `ref` is what the journal calls it.
     """
 
     number: int
@@ -54,6 +54,7 @@ class Part:
     results: tuple[types_pb2.Payload, ...] = ()
     attempts: int = 0
     last_error: str = ""
+    timeline: int | None = None
     ref: facts.BranchRef = field(init=False)
 
     def __post_init__(self) -> None:
