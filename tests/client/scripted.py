@@ -47,6 +47,7 @@ class Scripted(coordinator_pb2_grpc.CoordinatorServicer):
     refusals: list[types_pb2.Refusal | None] = field(default_factory=list)
     results: list[types_pb2.OperationResult] = field(default_factory=list)
     pending: list[str] = field(default_factory=list)
+    heuristic: list[str] = field(default_factory=list)
     dead_letters: list[coordinator_pb2.DeadLetter] = field(default_factory=list)
     resolution: coordinator_pb2.ResolveDeadLetterResponse = field(
         default_factory=lambda: coordinator_pb2.ResolveDeadLetterResponse(barred=True)
@@ -147,6 +148,7 @@ class Scripted(coordinator_pb2_grpc.CoordinatorServicer):
             outcome=_undone(request) if refusal else coordinator_pb2.OUTCOME_COMMITTED,
             applied=not self.pending,
             pending=self.pending,
+            heuristic=self.heuristic,
             refusals=[refusal] if refusal else [],
             results=[] if refusal else self.results,
             attempt=request.attempt,

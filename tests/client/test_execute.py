@@ -287,6 +287,20 @@ async def test_retries_are_new_attempts_at_the_same_request(client: AsyncClient,
     assert done.attempt == 6
 
 
+@pytest.mark.parametrize("kind", [types_pb2.REFUSAL_KIND_CONFLICT, types_pb2.REFUSAL_KIND_INVALID_PAYLOAD])
+async def test_r11_what_is_aborted_and_applied_somewhere_all_the_same_is_said_and_not_tried_again(
+    client: AsyncClient, coordinator: Scripted, kind: types_pb2.RefusalKind.ValueType
+) -> None:
+    coordinator.refusals = [refusal("LATER", kind=kind, retryable=True)]
+    coordinator.heuristic = ["payment"]
+
+    with pytest.raises(TransactionAborted, match="all the same it is applied at payment") as mixed:
+        await client.execute(RESERVE, retries=5)
+
+    assert len(coordinator.executed) == 1
+    assert (mixed.value.code, mixed.value.heuristic, mixed.value.retryable) == ("LATER", ("payment",), False)
+
+
 async def test_retries_end_with_the_last_refusal_and_stop_at_a_final_one(
     client: AsyncClient, coordinator: Scripted
 ) -> None:

@@ -107,6 +107,15 @@ async def test_an_abort_that_blames_the_request_is_an_error_of_the_request(
     assert "amount: not a number" in problem.message
 
 
+async def test_r11_an_abort_that_is_applied_somewhere_is_an_answer_whatever_was_refused(service: Served) -> None:
+    blamed = reason("INVALID_PAYLOAD", participant="payment", operation="charge")
+    service.engine.answer = Answer(Outcome.ABORTED, txid(1), 1, reasons=(blamed,), heuristic=("inventory",))
+
+    response = await service.stub.Execute(request(operations=[op(), op("payment", "charge")]))
+
+    assert (response.outcome, list(response.heuristic)) == (coordinator_pb2.OUTCOME_ABORTED, ["inventory"])
+
+
 async def test_the_operation_to_blame_is_not_guessed_among_equals(service: Served) -> None:
     blamed = reason("INVALID_PAYLOAD", participant="payment", operation="charge")
     service.engine.answer = Answer(Outcome.ABORTED, txid(1), 1, reasons=(blamed,))

@@ -298,6 +298,14 @@ def test_where_a_transaction_stands_is_said_without_guessing(changes: dict[str, 
     assert words.standing(transaction_of(committed(**changes))) == said
 
 
+@pytest.mark.parametrize("outcome", ["COMMITTED", "ABORTED"])
+def test_r11_an_outcome_that_is_not_the_same_everywhere_is_not_explained_as_if_it_were(outcome: str) -> None:
+    branches = [branch(1, 0, "inventory", "ABORTED"), branch(1, 1, "payment", "HEURISTIC")]
+    mixed = committed(outcome=pb.Outcome.Value(f"OUTCOME_{outcome}"), branches=branches)
+    said = words.explained(transaction_of(mixed))
+    assert said == f"{outcome.lower()}, but it ended against that at payment: somebody must look"
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

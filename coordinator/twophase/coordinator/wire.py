@@ -196,9 +196,10 @@ def problem_of(answer: Answer, request: coordinator_pb2.ExecuteRequest) -> Probl
     """The error that an abort is told as, if the request itself was at fault; None if it is a plain answer.
 
     Only the reason that decided counts: the others may be consequences. A saga that was compensated is always an
-    answer: it was begun, and others may have seen what was done and undone.
+    answer: it was begun, and others may have seen what was done and undone. So is a heuristic outcome: the error would
+    say that nothing is left.
     """
-    if answer.outcome is not Outcome.ABORTED or not answer.reasons:
+    if answer.outcome is not Outcome.ABORTED or not answer.reasons or answer.heuristic:
         return None
     decided = answer.reasons[0]
     at = [

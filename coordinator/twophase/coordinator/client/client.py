@@ -293,8 +293,10 @@ class AsyncClient:
         attempt = response.attempt or request.attempt
         if response.outcome == coordinator_pb2.OUTCOME_COMPENSATED:
             raise SagaCompensated(request.request_id, response.txid, attempt, refusals, pending=tuple(response.pending))
-        _raise_if_the_request_was_wrong(refusals)
-        raise TransactionAborted(request.request_id, response.txid, attempt, refusals)
+        heuristic = tuple(response.heuristic)
+        if not heuristic:
+            _raise_if_the_request_was_wrong(refusals)
+        raise TransactionAborted(request.request_id, response.txid, attempt, refusals, heuristic=heuristic)
 
     async def _read(
         self,

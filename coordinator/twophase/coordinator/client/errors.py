@@ -21,26 +21,39 @@ class TwophaseError(Exception):
 
 
 class TransactionAborted(TwophaseError):
-    """The transaction was decided against, and nothing of it is or will be applied anywhere. See `SagaCompensated`
-    for a saga that had begun.
+    """The transaction was decided against, and nothing of it is or will be applied anywhere, but at participants in
+    `heuristic`. See `SagaCompensated` for a saga that had begun.
 
     `refusals` say why; the first one decided it, and `kind`, `code` and `retryable` are its. If `retryable`, the same
     request may succeed as a new attempt: `execute(..., request_id=error.request_id, attempt=error.attempt + 1)`.
+
+    A participant in `heuristic` has applied its branch all the same, since somebody committed it by hand: somebody must
+    look. Then it is not `retryable`, since a new attempt would do that branch's work again.
     """
 
-    def __init__(self, request_id: str, txid: str, attempt: int, refusals: tuple[Refusal, ...]) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        txid: str,
+        attempt: int,
+        refusals: tuple[Refusal, ...],
+        *,
+        heuristic: tuple[str, ...] = (),
+    ) -> None:
         self.request_id = request_id
         self.txid = txid
         self.attempt = attempt
         self.refusals = refusals
         self.kind = refusals[0].kind if refusals else "INTERNAL"
         self.code = refusals[0].code if refusals else "INTERNAL"
-        self.retryable = bool(refusals) and refusals[0].retryable
+        self.heuristic = heuristic
+        self.retryable = bool(refusals) and refusals[0].retryable and not heuristic
         why = str(refusals[0]) if refusals else "the coordinator gave no reason"
         super().__init__(self._said(why))
 
     def _said(self, why: str) -> str:
-        return f"request {self.request_id} is aborted: {why}"
+        mixed = f"; all the same it is applied at {', '.join(self.heuristic)}: somebody must look"
+        return f"request {self.request_id} is aborted: {why}{mixed if self.heuristic else ''}"
 
 
 class SagaCompensated(TransactionAborted):

@@ -34,9 +34,8 @@ def standing(transaction: Transaction) -> str:
     """Where it stands, in a few words: finished, whom it waits for, what went wrong."""
     if transaction.protocol is Protocol.SAGA:
         return saga_words.standing(transaction)
-    wrong = [branch.participant for branch in transaction.branches if branch.state == "HEURISTIC"]
-    if wrong:
-        return f"ended against the decision at {', '.join(wrong)}"
+    if wrong := _against(transaction):
+        return f"ended against the decision at {wrong}"
     waiting = [branch.participant for branch in transaction.branches if branch.state in _OPEN]
     match transaction.outcome:
         case Outcome.COMMITTED:
@@ -58,6 +57,8 @@ def explained(transaction: Transaction) -> str:
     """The outcome in a sentence."""
     if transaction.protocol is Protocol.SAGA:
         return saga_words.explained(transaction)
+    if wrong := _against(transaction):
+        return f"{transaction.outcome.value}, but it ended against that at {wrong}: somebody must look"
     match transaction.outcome:
         case Outcome.COMMITTED if transaction.applied:
             return "committed: every branch is applied"
@@ -73,6 +74,11 @@ def explained(transaction: Transaction) -> str:
             return "pending: not decided yet; it becomes committed or aborted by itself"
         case _:
             return str(transaction.outcome.value)
+
+
+def _against(transaction: Transaction) -> str:
+    """Where a branch ended against the decision; empty if none did."""
+    return ", ".join(branch.participant for branch in transaction.branches if branch.state == "HEURISTIC")
 
 
 def state(name: str, transaction: Transaction) -> str:
