@@ -140,7 +140,7 @@ def test_the_row_holds_what_was_given_however_the_session_reads_literals(
     session.execute(f"SET standard_conforming_strings = {conforming}; SET search_path = odd, pg_catalog".encode())
     given = (types_pb2.Payload(json='"it\'s \\"'), types_pb2.Payload(), types_pb2.Payload(json="1" * 100_000))
     session.execute("BEGIN")
-    session.execute(ledger.mark(GID, ask(session, ledger.OF_ROLE)).encode())
+    session.execute(ledger.mark(GID, ask(session, ledger.OF_SESSION)).encode())
     session.execute(ledger.applied(GID, WORK, given, fingerprint=b"'\\\0", position=5))
     found = session.execute("SELECT * FROM twophase.ledger").fetchall()
     session.execute("ROLLBACK")

@@ -18,7 +18,7 @@ from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from twophase.participant.errors import NotReady
-from twophase.participant.ledger import OF_ROLE
+from twophase.participant.ledger import OF_SESSION
 from twophase.participant.outcomes import Identity
 
 CONNECT_TIMEOUT: Final = 5
@@ -123,6 +123,20 @@ class _Lendable(psycopg.BaseConnection[Any]):
     identity: Identity
     role: str
     """Who acts, as `ledger.mark` wants it."""
+    keeps_statements: bool = True
+    """False if a pooler stands between: the next transaction may be another session's, which knows nothing of the
+    statements prepared in this one, or knows others by their names."""
+
+    def introduce(self, row: tuple[Any, ...] | None) -> None:
+        """Takes what `OF_SESSION` told of the session."""
+        assert row is not None  # noqa: S101 - it always returns one row
+        self.role, process = row
+        # A pooler tells its clients a number of its own for their session.
+        self.keeps_statements = process == self.pgconn.backend_pid
+        self._prepare_as_usual()
+
+    def _prepare_as_usual(self) -> None:
+        self.prepare_threshold = _PREPARE_THRESHOLD if self.keeps_statements else None
 
     def watch(self) -> None:
         """Listens to what the server says beside its answers."""
@@ -144,7 +158,7 @@ class _Lendable(psycopg.BaseConnection[Any]):
         """Business code has it no longer; what it changed in the object is undone."""
         self.lent = False
         self._autocommit = True
-        self.prepare_threshold = _PREPARE_THRESHOLD
+        self._prepare_as_usual()
         self._notice_handlers.clear()
         self._notify_handlers.clear()
         self.watch()
@@ -259,7 +273,8 @@ def looking(dsn: str, participant: str) -> Iterator[psycopg.Connection[Any]]:
     Raises `psycopg.Error`, as what is done with it may.
     """
     check_dsn(dsn)
-    parameters = {**_parameters(dsn, participant), "connect_timeout": _LOOK_CONNECT_TIMEOUT}
+    own = {"connect_timeout": _LOOK_CONNECT_TIMEOUT, "prepare_threshold": None}  # a pooler would keep what is prepared
+    parameters = {**_parameters(dsn, participant), **own}
     with psycopg.Connection.connect(dsn, **parameters) as connection:
         # A database may be set to another level, and one whole picture is wanted. SET LOCAL: the connection may be a
         # pooler's, and somebody else's next.
@@ -284,10 +299,10 @@ def _parameters(dsn: str, participant: str) -> dict[str, Any]:
 def _identify(connection: WorkConnection) -> None:
     connection.watch()
     connection.identity = identity_of(connection.execute(IDENTITY).fetchone())
-    ((connection.role,),) = connection.execute(OF_ROLE).fetchall()
+    connection.introduce(connection.execute(OF_SESSION).fetchone())
 
 
 async def _identify_async(connection: AsyncWorkConnection) -> None:
     connection.watch()
     connection.identity = identity_of(await (await connection.execute(IDENTITY)).fetchone())
-    ((connection.role,),) = await (await connection.execute(OF_ROLE)).fetchall()
+    connection.introduce(await (await connection.execute(OF_SESSION)).fetchone())

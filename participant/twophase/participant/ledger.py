@@ -71,8 +71,8 @@ SELECT gid, kind, outcome, decision, '{}'::bytea[], NULL::bytea, fingerprint, jo
 FROM unnest(%(lows)s::text[], %(highs)s::text[]) AS wanted (low, high)
 JOIN twophase.ledger ON gid >= low AND gid < high ORDER BY gid, kind DESC"""
 
-# Who acts in a session at rest, as `mark` wants it.
-OF_ROLE: Final[LiteralString] = "SELECT quote_literal(' ' || current_user)"
+# Who acts in a session at rest, as `mark` wants it, and which process of the server serves it.
+OF_SESSION: Final[LiteralString] = "SELECT quote_literal(' ' || current_user), pg_backend_pid()"
 
 # Is the branch prepared, here? GIDs are names of the whole cluster, so the database belongs to the question.
 IS_PREPARED: Final[LiteralString] = f"""

@@ -56,7 +56,10 @@ def preflight(dsn: str, participant: str, *, connections: int) -> Identity:
     """
     check_dsn(dsn)
     try:
-        with psycopg.connect(dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT) as connection:
+        # A pooler would keep what is prepared here, under names that others use, too.
+        with psycopg.connect(
+            dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT, prepare_threshold=None
+        ) as connection:
             return _check(connection, participant, connections)
     except psycopg.Error as error:
         said = without_password(str(error), dsn=dsn).strip().splitlines()
