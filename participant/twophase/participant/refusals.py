@@ -89,8 +89,8 @@ def refusal_of(error: BaseException) -> types_pb2.Refusal:
         case Refused():
             return types_pb2.Refusal(
                 kind=types_pb2.REFUSAL_KIND_BUSINESS,
-                code=error.code,
-                message=error.message,
+                code=_sendable(error.code),
+                message=_sendable(error.message),
                 retryable=error.retryable,
             )
         case UnknownOperation():
@@ -119,6 +119,12 @@ def refusal_of(error: BaseException) -> types_pb2.Refusal:
         f"the operation raised {type(error).__name__}, which it does not declare; the participant's log has the"
         " traceback. To refuse, raise Refused.",
     )
+
+
+def _sendable(text: object) -> str:
+    """Business code may say anything: the name of a file that is no UTF-8, an exception instead of its text. A refusal
+    that could not be sent would be no answer, and a saga would ask for one again and again."""
+    return str(text).encode(errors="backslashreplace").decode()
 
 
 def _of_postgres(error: psycopg.Error) -> types_pb2.Refusal:
