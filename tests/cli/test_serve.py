@@ -154,6 +154,14 @@ def test_a_directory_that_is_not_there_is_one_line(serve: Serve, tmp_path: Path)
     assert "nowhere" in failure(serve(path=tmp_path / "nowhere" / "journal.db"))
 
 
+def test_beside_a_file_that_is_no_journal_no_ballast_stays(serve: Serve, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(b"x" * 8192)
+
+    assert "not a database" in failure(serve(path=photo))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.png", "photo.png.lock"]
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])  # noqa: S104
 def test_it_does_not_listen_beyond_loopback_unless_told_to(serve: Serve, journal: Path, host: str) -> None:
     told = failure(serve(listen=f"{host}:0"))

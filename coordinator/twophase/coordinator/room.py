@@ -37,6 +37,7 @@ class Room:
         self._short = False
         self._made_at_earliest = 0.0
         self._told = ""
+        self._new = False  # whether the ballast was made since the start
 
     @property
     def refusal(self) -> Rejected | None:
@@ -66,6 +67,15 @@ class Room:
         self.look()
         return True
 
+    def take_back(self) -> None:
+        """The file cannot be used as a journal: what was made beside it is removed again."""
+        if not self._new:
+            return
+        try:
+            self._ballast.give_up()
+        except OSError as error:
+            self._tell_once(error)
+
     def look(self) -> None:
         """Looks at the disk, and says what has changed, once. Cheap, unless it makes a ballast."""
         size = self._ballast.size
@@ -88,6 +98,7 @@ class Room:
             return False
         try:
             self._ballast.make()
+            self._new = True
         except OSError as error:
             self._tell_once(error)
             self._made_at_earliest = self._clock() + _AGAIN_SECONDS

@@ -286,6 +286,9 @@ async def _open(settings: Settings, lock: FileLock, room: Room) -> Journal:
             except JournalFull:
                 if not await asyncio.to_thread(room.make_some):
                     raise
+            except JournalError:
+                await asyncio.to_thread(room.take_back)
+                raise
 
 
 async def _lift(settings: Settings) -> None:
