@@ -178,6 +178,7 @@ class GrpcLinks:
         """The link to `host:port`; the same one for the same address, unless it was closed."""
         link = self._links.get(address)
         if link is None or link.closed:
+            self._links = {where: one for where, one in self._links.items() if not one.closed}
             link = self._links[address] = GrpcLink(address)
         return link
 

@@ -72,7 +72,7 @@ class Engine:
         self.journal = journal
         self.limits = limits
         self._tasks = Tasks()
-        self._peers = Peers(journal, links, self._tasks)
+        self._peers = Peers(journal, links, self._tasks, deadline_cap=limits.deadline_cap)
         self._around = Surroundings(journal, self._peers, self._tasks)
         self._live = Live()
         self._starting = Starting(self._around, self._live, limits, check=self._refuse_new)

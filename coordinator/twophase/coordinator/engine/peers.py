@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import TypeAlias
 
@@ -29,6 +30,7 @@ Offers: TypeAlias = Mapping[str, participant_pb2.OperationDescription]
 
 _HANDSHAKE_SECONDS = 5.0
 _HORIZONS_AT_ONCE = 50  # each costs the participant two statements
+_RETIRED_SECONDS = 60.0  # how much longer than the longest deadline a link is kept that nobody uses any more
 _FINISHING = 64  # calls of the second phase under way at one participant; it has a handful of connections for them
 
 
@@ -87,7 +89,8 @@ class Peer:
 class Peers:
     """All participants of one journal."""
 
-    def __init__(self, journal: Journal, links: Links, tasks: Tasks) -> None:
+    def __init__(self, journal: Journal, links: Links, tasks: Tasks, *, deadline_cap: float = 60.0) -> None:
+        """`deadline_cap`, in seconds: how long a call may be under way."""
         self.quarantine = Quarantine(journal)
         self._journal = journal
         self._links = links
@@ -95,6 +98,8 @@ class Peers:
         self._peers: dict[str, Peer] = {}
         # Who is known is compared with what is to be recorded, and that takes effect once it is durable: one at a time.
         self._recording = asyncio.Lock()
+        self._retired_seconds = deadline_cap + _RETIRED_SECONDS
+        self._registering: list[Link] = []
         self._horizons: dict[Epoch, int] = {}
         # By participant, the horizons below which it has nothing any more, as it said in this process' time.
         self._heard: dict[str, dict[Epoch, int]] = {}
@@ -132,6 +137,15 @@ class Peers:
     async def register(self, name: str, address: str) -> Peer:
         """Makes a participant known, durably, after a handshake at `address` (`host:port`). Raises `Rejected`."""
         link = self._links.connect(address)
+        self._registering.append(link)
+        try:
+            return await self._register(name, address, link)
+        finally:
+            self._registering.remove(link)
+            if not self._is_used(link):
+                self._retire(link)
+
+    async def _register(self, name: str, address: str, link: Link) -> Peer:
         try:
             answer = await self._ask(link, name)
         except LinkLost as error:
@@ -153,10 +167,23 @@ class Peers:
             if peer is None:
                 peer = self._peers[name] = Peer(record, link)
             elif peer.link is not link:
+                self._retire(peer.link)
                 peer.link = link
             peer.record = record
             self._met(peer, answer)
             return peer
+
+    def _retire(self, link: Link) -> None:
+        """Closes a link after a while, unless it is used then: who has another address at each start leaves one behind
+        each time, and each goes on trying to connect. Calls may still be under way on it."""
+        self._tasks.later(self._retired_seconds, partial(self._close_if_unused, link))
+
+    def _close_if_unused(self, link: Link) -> None:
+        if not self._is_used(link):
+            self._tasks.spawn(link.close(), name="close a link")
+
+    def _is_used(self, link: Link) -> bool:
+        return link in self._registering or any(peer.link is link for peer in self)
 
     async def ready(self, peer: Peer, *, within: float) -> Offers:
         """The operations of a participant that has shaken hands, now if it had not before. `within` is in seconds.
