@@ -15,7 +15,8 @@ from psycopg import IsolationLevel
 from fixtures.branches import GID, Do, Step, Wire, opened, refusal, vote
 from fixtures.clusters import Database, MakeCluster
 from fixtures.second_phase import INSERT, RESULTS, WORK, applied, empty, gid_of, make_purse, rows, until, value
-from twophase.participant import Refused
+from twophase.participant import Refused, lanes
+from twophase.participant.database import WorkConnection
 from twophase.participant.errors import NotReady
 from twophase.participant.outcomes import Aborted, Committed, Lost, No, OutcomeUnknown, Prepared, Tombstoned
 from twophase.participant.resource import ResourceManager
@@ -440,6 +441,35 @@ async def test_an_abort_stops_the_branch_that_runs_here(
     assert isinstance(answer, No)
     assert answer.refusal.kind == types_pb2.REFUSAL_KIND_ABORTED
     assert (applied(purse), purse.prepared()) == (0, [])
+
+
+async def test_a_branch_that_cannot_be_cancelled_is_not_asked_to_stop_ever_more(
+    manager: ResourceManager, purse: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is frozen answers no cancel request, and its branches do not end before it goes on."""
+    thawed = threading.Event()
+    asked: list[object] = []
+    cancel, cancel_safe = lanes.SyncWorkLane.cancel, WorkConnection.cancel_safe
+
+    def counted(lane: lanes.SyncWorkLane, run: Any) -> None:
+        asked.append(run)
+        cancel(lane, run)
+
+    def frozen(connection: WorkConnection, *, timeout: float) -> None:
+        assert thawed.wait(20)
+        cancel_safe(connection, timeout=timeout)
+
+    monkeypatch.setattr(lanes, "_CANCEL_EVERY", 0.01)
+    monkeypatch.setattr(lanes.SyncWorkLane, "cancel", counted)
+    monkeypatch.setattr(WorkConnection, "cancel_safe", frozen)
+    voting = asyncio.create_task(vote(manager, Do(lambda _: thawed.wait(20)), seconds=0.2))
+    try:
+        await until(lambda: len(asked) > 20)
+        assert manager._sync is not None
+        assert manager._sync._cancellers._work_queue.qsize() == 0
+    finally:
+        thawed.set()
+    assert isinstance(await voting, No)
 
 
 async def test_work_that_comes_after_its_deadline_is_not_begun(manager: ResourceManager, purse: Database) -> None:

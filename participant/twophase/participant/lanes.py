@@ -84,6 +84,8 @@ class _SyncRun(Generic[_A]):
         self._lock = threading.Lock()
         self._connection: WorkConnection | None = None
         self._cancelled = False
+        self.asked = False
+        """True while a request to cancel it is on its way, or waits for a thread."""
 
     def stop(self) -> None:
         self._lane.cancel(self)
@@ -101,6 +103,12 @@ class _SyncRun(Generic[_A]):
 
     def cancel(self) -> None:
         """In a thread: asks the server to stop what the session is at."""
+        try:
+            self._ask_to_stop()
+        finally:
+            self.asked = False
+
+    def _ask_to_stop(self) -> None:
         with self._lock:
             if self._connection is None:
                 return
@@ -154,6 +162,9 @@ class SyncWorkLane:
 
     def cancel(self, run: _SyncRun[Any]) -> None:
         """Stops what the branch's session is at, in a thread of its own: that takes a connection."""
+        if run.asked:  # a server that is frozen takes no request: they would pile up until it goes on
+            return
+        run.asked = True
         with contextlib.suppress(RuntimeError):  # the lane is closing, and waits for the branch itself
             self._cancellers.submit(run.cancel)
 
