@@ -95,6 +95,17 @@ async def test_while_it_ends_nobody_is_sent_here_and_running_work_is_finished() 
     assert resources.closed == 1
 
 
+async def test_who_watches_its_health_holds_up_no_end() -> None:
+    server = make_server(FakeResources(Committed()), grace=60.0)
+    await server.start()
+    async with channel_to(server) as channel:
+        watching = cast(Any, health_pb2_grpc.HealthStub(channel)).Watch(health_pb2.HealthCheckRequest())
+        assert (await watching.read()).status == health_pb2.HealthCheckResponse.SERVING
+        async with asyncio.timeout(30):
+            await server.stop()
+        assert server.ended_clean
+
+
 async def test_after_the_grace_it_ends_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
     resources = FakeResources(Committed(), hold=asyncio.Event())
     server = make_server(resources, grace=0.1)

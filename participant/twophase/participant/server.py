@@ -43,6 +43,8 @@ _ADDED_BYTES: Final = 64 << 10
 NO_DSN: Final = "--dsn postgresql://USER@HOST:5432/DATABASE (or TWOPHASE_DSN, where a password is not seen by others)"
 
 _CLOSE_SECONDS: Final = 5.0
+_ANSWER_SECONDS: Final = 1.0
+"""How long the last answers may take to leave."""
 _OPTIONS: Final = [
     # Two servers on one port would share its calls at random.
     ("grpc.so_reuseport", 0),
@@ -169,9 +171,18 @@ class ParticipantServer:
 
     async def _finish(self, server: grpc.aio.Server) -> None:
         end = time.monotonic() + self._settings.grace
+
+        def left() -> float:
+            return max(0.0, end - time.monotonic())
+
         self._service.end_streams()
-        await server.stop(self._settings.grace)
-        if not await self._service.drain(timeout=max(0.0, end - time.monotonic())):
+        stopping = asyncio.ensure_future(server.stop(self._settings.grace))
+        while not stopping.done() and await self._service.drain(timeout=left()):
+            await asyncio.wait((stopping,), timeout=min(_ANSWER_SECONDS, left()))
+            if not self._service.running:
+                await server.stop(None)  # all that is left is nobody's work: who watches the health, for example
+        await stopping
+        if not await self._service.drain(timeout=left()):
             _log.warning(
                 "%d calls were still being worked on after %g s; what of them is not prepared is rolled back",
                 self._service.running,
