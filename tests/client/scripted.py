@@ -29,6 +29,7 @@ class Fault(Enum):
     RESTART_THEN_ANSWER = auto()  # the coordinator restarts before it arrives
     RESTART_AND_LOSE = auto()  # it is executed; the coordinator restarts, and the answer is lost
     PENDING = auto()  # it is not decided at its deadline
+    UNDOING = auto()  # the attempt before it is still being undone
     HANG = auto()  # it is executed and not answered for a long time
 
 
@@ -105,6 +106,15 @@ class Scripted(coordinator_pb2_grpc.CoordinatorServicer):
                 pending = coordinator_pb2.OUTCOME_PENDING
                 return Response(
                     txid="T", outcome=pending, pending=["payment"], epoch=self._epoch(), streams=self.offers_streams
+                )
+            case Fault.UNDOING:
+                return Response(
+                    txid="T",
+                    outcome=coordinator_pb2.OUTCOME_COMPENSATED,
+                    attempt=request.attempt - 1,
+                    pending=["payment"],
+                    epoch=self._epoch(),
+                    streams=self.offers_streams,
                 )
             case Fault.HANG:
                 self._answer(request)

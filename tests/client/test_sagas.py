@@ -167,6 +167,30 @@ async def test_r6_compensated_is_the_final_answer_of_its_attempt(
     assert len(coordinator.copies) == copies + 1
 
 
+async def test_r6_what_an_earlier_attempt_is_answered_with_says_nothing_of_a_lost_copy_of_this_one(
+    client: AsyncClient, coordinator: Scripted
+) -> None:
+    """The lost copy may arrive once the earlier attempt is undone, and commit what was told as compensated."""
+    await client.execute(BOOK)
+    coordinator.faults = [Fault.LOSE_REQUEST, Fault.UNDOING]
+
+    done = await client.execute(RESERVE, protocol=Protocol.SAGA, request_id="order-1", attempt=2)
+
+    assert done.attempt == 2
+    assert len(coordinator.copies) == 1 + 1 + 3  # the first call of all is sent again with the epoch that it learns
+
+
+async def test_an_attempt_of_which_no_copy_is_lost_is_answered_for_the_earlier_one(
+    client: AsyncClient, coordinator: Scripted
+) -> None:
+    coordinator.faults = [Fault.UNDOING]
+
+    with pytest.raises(SagaCompensated, match="still at payment") as caught:
+        await client.execute(RESERVE, protocol=Protocol.SAGA, request_id="order-1", attempt=2)
+
+    assert caught.value.attempt == 1
+
+
 # --- reads
 
 

@@ -166,6 +166,19 @@ async def test_r6_it_may_be_told_as_soon_as_it_is_certain(world: World) -> None:
         await until(lambda: not engine._live.names())
 
 
+async def test_r6_it_may_be_told_as_soon_as_it_is_certain_that_it_will_be_undone(world: World) -> None:
+    async with world.coordinator() as engine:
+        gate = world.stock.hold("compensate")
+        async with asyncio.timeout(30):
+            answer = await engine.execute(
+                replace(saga("stock.write", "payment.refuse", deadline=60), wait=Wait.DECIDED)
+            )
+
+        assert (answer.outcome, answer.applied, answer.pending) == (Outcome.COMPENSATED, False, ("stock",))
+        gate.set()
+        await ended(engine)
+
+
 async def test_r6_a_request_runs_once_and_after_compensation_only_a_higher_attempt_runs(world: World) -> None:
     async with world.coordinator() as engine:
         world.payment.operations["write"] = refuse
@@ -307,6 +320,36 @@ async def test_r8_a_saga_that_an_older_copy_of_the_journal_knows_ends_as_it_ende
     assert (view.outcome, view.applied) == (told.outcome, True)
     assert done_at(world) == (EVERYWHERE if told.outcome is Outcome.COMMITTED else NOWHERE)
     assert max(len(each.undone) for each in world.participants.values()) <= 1
+
+
+@pytest.mark.parametrize("is_refused", [True, False], ids=["refused", "asked at the deadline"])
+async def test_a_saga_whose_coordinator_died_before_it_turned_says_where_it_was_refused(
+    world: World, *, is_refused: bool
+) -> None:
+    asked = saga("stock.write", "payment.refuse" if is_refused else "payment.write")
+    async with world.coordinator() as engine:
+        turning, gate = asyncio.Event(), world.payment.hold("apply")
+
+        async def never(_: object) -> None:
+            turning.set()
+            await asyncio.Event().wait()
+
+        engine.journal.turn = never  # type: ignore[method-assign, assignment]
+        asking = asyncio.create_task(engine.execute(asked))
+        await until(lambda: world.payment.calls["apply"] == 1)
+        if is_refused:
+            gate.set()
+        else:
+            time_is_up(engine)
+        await turning.wait()
+        await engine.journal.flush()
+        asking.cancel()
+    gate.set()
+    async with world.coordinator(register=False) as engine:
+        answer = await engine.execute(asked)
+
+    assert answer.outcome is Outcome.COMPENSATED
+    assert [(reason.participant, reason.retryable) for reason in answer.reasons] == [("payment", True)]
 
 
 async def test_r4_what_was_not_started_durably_never_happened(world: World) -> None:

@@ -88,6 +88,9 @@ class Clients(ABC):
                     return Told.OK
                 case Outcome.ABORTED | Outcome.COMPENSATED:
                     self._hear(transfer, answer)
+                    if answer.attempt < attempt:  # it is still being undone, and a copy of this one may be under way
+                        await asyncio.sleep(0.5)
+                        continue
                     if not any(reason.retryable for reason in answer.reasons) or attempt == 3:
                         return Told.FAILED
                     attempt += 1

@@ -406,7 +406,10 @@ class ExecuteResponse(_message.Message):
     is certain, and the participants in `pending` will follow by themselves.
     """
     attempt: _builtins.int
-    """The attempt that this is the outcome of. For a request id that is committed, the attempt that committed it."""
+    """The attempt that this is the outcome of. For a request id that is committed, the attempt that committed it. If it is
+    lower than the one that was sent, and not committed, the lower one is still being undone: this copy started nothing, and
+    nothing is said of other copies of the attempt that was sent.
+    """
     streams: _builtins.bool
     """True if the coordinator offers Stream. Told by a unary answer; one on a stream may leave it."""
     @_builtins.property

@@ -7,7 +7,8 @@ lost answer the same request is sent again, until its outcome comes or patience 
 
 - a copy that names no epoch (number 0) is never executed, so losing one loses nothing;
 - a copy that names an epoch, and is not answered, may be executed, however late;
-- NOT_SEEN and a rejection say that *this* copy started nothing, and nothing about lost ones.
+- NOT_SEEN and a rejection say that *this* copy started nothing, and nothing about lost ones; so does the outcome of an
+  earlier attempt, which a saga that is not undone yet is answered with.
 """
 
 from __future__ import annotations
@@ -155,6 +156,9 @@ class Execution:
         if response.outcome == coordinator_pb2.OUTCOME_NOT_SEEN:
             self._request.seen_epoch.CopyFrom(response.epoch)
             response = await self._send()
+        if self._may_run and self._is_of_an_earlier_attempt(response):
+            fact = f"attempt {response.attempt} is still being undone"
+            raise _AskAgain(f"{fact}, and a copy of attempt {self._request.attempt} may be under way")
         if response.outcome in _FINAL:
             return response
         if response.outcome == coordinator_pb2.OUTCOME_NOT_SEEN:
@@ -163,6 +167,11 @@ class Execution:
         self._may_run = True
         waits_for = f", waiting for {', '.join(response.pending)}" if response.pending else ""
         raise _AskAgain(f"transaction {response.txid} is not decided yet{waits_for}")
+
+    def _is_of_an_earlier_attempt(self, response: coordinator_pb2.ExecuteResponse) -> bool:
+        """Whether this copy waited in vain for an attempt that is being undone: it started nothing, a lost one may."""
+        undone = response.outcome in (coordinator_pb2.OUTCOME_ABORTED, coordinator_pb2.OUTCOME_COMPENSATED)
+        return undone and 0 < response.attempt < self._request.attempt
 
     async def _connect(self) -> None:
         try:

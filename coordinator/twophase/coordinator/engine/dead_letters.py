@@ -13,9 +13,10 @@ from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Gid, Txid
 from twophase.coordinator.engine import rejections
 from twophase.coordinator.engine.api import DeadLetter, Resolution
+from twophase.coordinator.engine.barring import bar
 from twophase.coordinator.engine.links import LinkLost
 from twophase.coordinator.engine.live import Live
-from twophase.coordinator.engine.saga import SagaUnderway, bar
+from twophase.coordinator.engine.saga import SagaUnderway
 from twophase.coordinator.engine.underway import FINISH_SECONDS, Surroundings
 from twophase.coordinator.journal.events import DeadLettered, Happening, Resolved, SagaStep, TransactionRecord
 from twophase.coordinator.journal.port import Journal

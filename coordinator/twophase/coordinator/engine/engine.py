@@ -349,7 +349,11 @@ class Engine:
 
 
 def _is_answerable(running: Underway, wait: Wait) -> bool:
-    return running.committed is not None and (running.settled or (running.committed and wait is Wait.DECIDED))
+    if running.committed is None:
+        return False
+    # An abort is nothing that is ever durable; the turn of a saga is.
+    decided = running.committed or running.outcome is Outcome.COMPENSATED
+    return running.settled or (decided and wait is Wait.DECIDED)
 
 
 def _has_ended(running: Underway) -> bool:

@@ -83,6 +83,19 @@ def barred(participant: str, operation: str, ending: Ending | None) -> Reason:
     )
 
 
+def not_written_down(participant: str, operation: str) -> Reason:
+    """A step is known not to be applied, and the coordinator that knew why is gone. A new attempt hears it again."""
+    return Reason(
+        kind="ABORTED",
+        code="REASON_LOST",
+        message=f"participant {participant!r} refused {operation!r}, or barred it when it was asked, and the"
+        " coordinator that heard why ended before that was written down",
+        retryable=True,
+        participant=participant,
+        operation=operation,
+    )
+
+
 def stopping() -> Reason:
     """The coordinator stops and does not wait for the votes."""
     return Reason(kind="ABORTED", code="STOPPING", message="the coordinator is stopping; send it again", retryable=True)

@@ -14,11 +14,11 @@ from functools import partial
 from typing import TypeVar, assert_never
 
 from twophase.contract.crashpoints import CrashPoint, reach
-from twophase.contract.names import Gid, Txid
+from twophase.contract.names import Txid
 from twophase.coordinator.engine import messages, reasons
 from twophase.coordinator.engine.api import Call, Outcome, Result
+from twophase.coordinator.engine.barring import bar
 from twophase.coordinator.engine.links import LinkLost
-from twophase.coordinator.engine.peers import Peer
 from twophase.coordinator.engine.policies import Policy, policy_of
 from twophase.coordinator.engine.trying import NotThisTime, Trying
 from twophase.coordinator.engine.underway import (
@@ -201,6 +201,7 @@ class SagaUnderway(Underway):
             case SendCompensation(number):
                 self._try(number, "compensate", self._compensate)
             case Turn():
+                self._give_a_reason_at_all()
                 self._around.tasks.spawn(self._turn(), name=f"turn {self.txid}")
             case TellDecided(committed):
                 self._tell(committed=committed)
@@ -240,6 +241,12 @@ class SagaUnderway(Underway):
         ruled = self._obey(ruling.result())
         reach(CrashPoint.SAGA_AFTER_START)
         self.feed(Ruled(ruled))
+
+    def _give_a_reason_at_all(self) -> None:
+        """The coordinator that heard why may have died before it wrote that down, which it does when it turns."""
+        if not self.reasons:
+            part = self.parts[self.state.steps(saga.Standing.REFUSED, saga.Standing.BARRED)[0]]
+            self._give_reason(reasons.not_written_down(part.peer.name, part.calls[0].operation))
 
     async def _turn(self) -> None:
         reach(CrashPoint.SAGA_BEFORE_TURN)
@@ -371,17 +378,6 @@ class SagaUnderway(Underway):
         if answer.HasField("refusal"):
             return reasons.from_refusal(answer.refusal, participant=part.peer.name)
         return reasons.barred(part.peer.name, part.calls[0].operation, ending)
-
-
-async def bar(peer: Peer, gid: Gid, *, compensation: bool) -> Ending | None:
-    """Bars a step, or its compensation, or learns that it was done after all; None if nobody answered."""
-    kind = types_pb2.BRANCH_KIND_COMPENSATION if compensation else types_pb2.BRANCH_KIND_WORK
-    try:
-        answer = await peer.link.abort(messages.bar(gid, kind), timeout=FINISH_SECONDS)
-    except LinkLost as error:
-        _log.warning("participant %s did not bar %s: %s", peer.name, gid, error)
-        return None
-    return messages.ending_in(answer) if peer.speaks_for(answer.identity) else None
 
 
 def graph_of(calls: Iterable[Call]) -> Graph:
