@@ -21,6 +21,7 @@ from twophase.coordinator.journal.port import (
     JournalLocked,
     JournalUnusable,
 )
+from twophase.coordinator.journal.snapshot import snapshot
 from twophase.coordinator.journal.sqlite import SqliteJournal
 from twophase.coordinator.protocol.decisions import COMMIT
 
@@ -171,6 +172,14 @@ async def test_r10_a_journal_with_two_names_is_refused_since_it_would_have_two_l
     reopened = await SqliteJournal.open(path)
     assert await reopened.transaction(txid(journal, 1)) is not None
     await reopened.close()
+
+
+def test_links_that_lead_in_a_circle_are_no_place_for_a_journal(path: Path) -> None:
+    path.symlink_to(path)
+    with pytest.raises(JournalUnusable):
+        sqlite_open.take_lock(path)
+    with pytest.raises(JournalUnusable), snapshot(path):
+        raise AssertionError
 
 
 @pytest.mark.parametrize("name", ["journal.db", "a journal\\of\tours.db"])

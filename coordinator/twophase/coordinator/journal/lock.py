@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from twophase.coordinator.journal.holder import Holder
-from twophase.coordinator.journal.port import JournalLocked
+from twophase.coordinator.journal.port import JournalLocked, JournalUnusable
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +51,15 @@ class Record:
                     return None
         except ValueError:
             return None
+
+
+def real_path(name: str | Path) -> Path:
+    """The journal behind all links: locks go by name, and through a link it would be another one. Raises
+    `JournalUnusable`."""
+    try:
+        return Path(name).resolve()
+    except RuntimeError as error:  # up to Python 3.12; later it is found when the file is opened
+        raise JournalUnusable(f"{name} is no place for a journal: its symbolic links lead in a circle") from error
 
 
 def read_record(journal: Path) -> Record | None:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from twophase.coordinator.journal.lock import real_path
 from twophase.coordinator.journal.port import JournalUnusable
 
 ATTEMPTS: Final = 20
@@ -44,7 +45,7 @@ def snapshot(path: Path) -> Iterator[Snapshot]:
 
     Raises `JournalUnusable` if there is no such file, it cannot be read or copied, or is written faster than copied.
     """
-    original = path.resolve()
+    original = real_path(path)
     try:
         is_there, is_file = original.exists(), original.is_file()
     except OSError as error:

@@ -18,7 +18,7 @@ from typing import Final
 from twophase.contract.crashpoints import CrashPoint, reach
 from twophase.contract.names import Epoch, InvalidName, check_journal_id
 from twophase.coordinator.journal import schema
-from twophase.coordinator.journal.lock import FileLock
+from twophase.coordinator.journal.lock import FileLock, real_path
 from twophase.coordinator.journal.port import JournalFull, JournalLocked, JournalUnusable
 
 # Above this size the whole file is not read through at every start: that would cost history. Damage there is found when
@@ -42,8 +42,7 @@ class Opened:
 def take_lock(name: str | Path) -> FileLock:
     """Makes this process the only one with the journal. Raises `JournalLocked`, and `JournalUnusable` if there is no
     place for it."""
-    # Locks go by name: through a link it would be another one.
-    path = Path(name).resolve()
+    path = real_path(name)
     if not path.parent.is_dir():
         raise JournalUnusable(
             f"the directory {path.parent} of journal {path} does not exist; make it: mkdir -p {path.parent}"
