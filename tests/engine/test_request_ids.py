@@ -87,6 +87,24 @@ async def test_r6_a_repetition_hears_why_the_only_writer_refused_before_a_crash(
     assert [(reason.kind, reason.code) for reason in answer.reasons] == [("BUSINESS", "NO_FUNDS")]
 
 
+async def test_r6_a_repetition_hears_that_the_only_writer_had_not_begun_before_a_crash(world: World) -> None:
+    """It is barred, so it has no reason of its own; what was aborted by a crash alone may be tried again."""
+    async with world.coordinator() as engine:
+        world.order.hold("apply")
+        asking = asyncio.create_task(engine.execute(submission("order.write")))
+        await until(lambda: world.order.calls["apply"] == 1)
+        await engine.journal.flush()
+        asking.cancel()
+    assert not world.order.ledger
+    async with world.coordinator() as engine:
+        await until_true(lambda: is_applied(engine, "r-1"))
+        answer = await engine.execute(submission("order.write"))
+    assert answer.outcome is Outcome.ABORTED
+    assert [(reason.code, reason.participant, reason.retryable) for reason in answer.reasons] == [
+        ("BARRED", "order", True)
+    ]
+
+
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "running"])
 async def test_r6_the_same_id_with_other_content_is_refused(world: World, finished: bool) -> None:  # noqa: FBT001
     async with world.coordinator() as engine:

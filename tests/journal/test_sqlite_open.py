@@ -145,7 +145,7 @@ async def test_r10_the_log_of_a_journal_that_was_moved_away_is_not_thrown_away(p
     log = path.with_name("journal.db-wal")
     before = content(log)
     moved = shutil.move(path, path.with_name("moved.db"))
-    with pytest.raises(JournalUnusable, match=r"there is no journal .*, but the log of one, journal.db-wal: put the"):
+    with pytest.raises(JournalUnusable, match=r"there is no journal .*, but the log of one, journal.db-wal: put the j"):
         await SqliteJournal.open(path)
     assert (content(log), content(path)) == (before, None)
     shutil.move(moved, path)
@@ -161,9 +161,8 @@ async def test_r10_a_journal_with_two_names_is_refused_since_it_would_have_two_l
     journal = await SqliteJournal.open(path)
     other = path.with_name("other.db")
     other.hardlink_to(path)
-    for name in (other, other):
-        with pytest.raises(JournalUnusable, match=r"with 2 names \(hard links\).*find DIRECTORY -samefile"):
-            await SqliteJournal.open(name)
+    with pytest.raises(JournalUnusable, match=r"with 2 names \(hard links\).*find DIRECTORY -samefile"):
+        await SqliteJournal.open(other)
     await journal.decide(propose(journal, 1))
     await journal.close()
     with pytest.raises(JournalUnusable, match="with 2 names"):

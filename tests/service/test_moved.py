@@ -21,6 +21,6 @@ def test_a_peer_that_is_back_at_another_address_is_found_by_its_name(tmp_path: P
     if subprocess.run([*ISOLATED, "sh", "-c", mount], capture_output=True, check=False).returncode != 0:
         pytest.skip("may make no mount namespace here")
     script = f"{mount} && exec {sys.executable} {SCRIPT}"
-    found = subprocess.run([*ISOLATED, "sh", "-c", script], capture_output=True, text=True, check=True)
+    found = subprocess.run([*ISOLATED, "sh", "-c", script], capture_output=True, text=True, check=True, timeout=60)
 
     assert float(found.stdout) < 15  # gRPC's own pause would be 30 s

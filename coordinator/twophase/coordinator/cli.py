@@ -390,12 +390,10 @@ def main() -> None:
     try:
         app()
     except UnicodeEncodeError as error:  # its text may be a DSN: it is not shown
-        typer.echo(
+        sys.exit(
             f"twophase: what was given, or is to be printed, cannot be written as {error.encoding}; give arguments in"
-            " UTF-8, and have it printed so: PYTHONIOENCODING=utf-8",
-            err=True,
+            " UTF-8, and have it printed so: PYTHONIOENCODING=utf-8"
         )
-        sys.exit(1)
 
 
 if __name__ == "__main__":

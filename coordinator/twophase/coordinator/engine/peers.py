@@ -90,7 +90,7 @@ class Peers:
     """All participants of one journal."""
 
     def __init__(self, journal: Journal, links: Links, tasks: Tasks, *, deadline_cap: float = 60.0) -> None:
-        """`deadline_cap`, in seconds: how long a call may be under way."""
+        """`deadline_cap`: the longest deadline of a transaction, in seconds."""
         self.quarantine = Quarantine(journal)
         self._journal = journal
         self._links = links
@@ -175,7 +175,8 @@ class Peers:
 
     def _retire(self, link: Link) -> None:
         """Closes a link after a while, unless it is used then: who has another address at each start leaves one behind
-        each time, and each goes on trying to connect. Calls may still be under way on it."""
+        each time, and each goes on trying to connect. Calls may still be under way on it; an attempt of a saga that
+        takes longer than that is made again where the participant is now."""
         self._tasks.later(self._retired_seconds, partial(self._close_if_unused, link))
 
     def _close_if_unused(self, link: Link) -> None:

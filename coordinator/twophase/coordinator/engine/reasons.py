@@ -96,6 +96,17 @@ def not_written_down(participant: str, operation: str) -> Reason:
     )
 
 
+def delegate_barred(participant: str) -> Reason:
+    """The only writer was asked how it ended, and nobody here knows more than that it is not applied."""
+    return Reason(
+        kind="ABORTED",
+        code="BARRED",
+        message=f"participant {participant!r} had not applied the transaction when it was asked, and never will",
+        retryable=True,
+        participant=participant,
+    )
+
+
 def stopping() -> Reason:
     """The coordinator stops and does not wait for the votes."""
     return Reason(kind="ABORTED", code="STOPPING", message="the coordinator is stopping; send it again", retryable=True)

@@ -89,6 +89,11 @@ class Running(Underway):
     def heuristic(self) -> tuple[str, ...]:
         return tuple(self.parts[number].peer.name for number in self.state.heuristic)
 
+    @property
+    def _delegate(self) -> int | None:
+        """The branch that the decision is delegated to."""
+        return None if self.state.decision is None else self.state.decision.branch
+
     def is_done_with(self, branch: int) -> bool:
         """Whether it is decided by commit or abort, and does nothing more about this branch: that is over, as far as is
         known here, or was never known here."""
@@ -160,6 +165,8 @@ class Running(Underway):
             case Propose(decision):
                 self._propose(decision)
             case TellDecided(committed):
+                if not committed:
+                    self._give_a_reason_at_all()
                 self._tell(committed=committed)
                 self._release(held=committed)
             case TellUnreached():
@@ -178,8 +185,12 @@ class Running(Underway):
 
     def _why_not_applied(self, *, committed: bool) -> tuple[facts.Reason, ...]:
         """What the record of the decision could not say yet: the delegate's own reasons."""
-        decision = self.state.decision
-        return tuple(self.reasons) if not committed and decision is not None and decision.branch is not None else ()
+        return () if committed or self._delegate is None else tuple(self.reasons)
+
+    def _give_a_reason_at_all(self) -> None:
+        """A delegate that was barred has none, and the coordinator that heard of its silence may be gone."""
+        if not self.reasons and self._delegate is not None:
+            self._give_reason(reasons.delegate_barred(self.parts[self._delegate].peer.name))
 
     def _raise_alarm(self, branch: int, ending: Ending) -> None:
         where, decision = self.parts[branch].peer.name, self.state.decision

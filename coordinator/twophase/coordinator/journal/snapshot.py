@@ -50,7 +50,7 @@ def snapshot(path: Path) -> Iterator[Snapshot]:
         is_there, is_file = original.exists(), original.is_file()
     except OSError as error:
         raise JournalUnusable(
-            f"{path} cannot be looked at: {error.strerror or error}; it is read as the user who types"
+            f"{path} cannot be looked at: {error.strerror or error}; run this as a user who may read it"
         ) from error
     if not is_there:
         raise JournalUnusable(f"there is no file {path}; name the journal's file")

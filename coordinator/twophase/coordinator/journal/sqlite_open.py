@@ -94,8 +94,8 @@ def _check_log(path: Path) -> None:
         return
     if not path.exists():
         raise JournalUnusable(
-            f"there is no journal {path}, but the log of one, {wal.name}: put the file back that belongs to it, or take"
-            " the log away with that"
+            f"there is no journal {path}, but the log of one, {wal.name}: put the journal back that it belongs to; if"
+            " that is lost for good, remove the log"
         )
     if path.stat().st_size == 0:
         raise JournalUnusable(
