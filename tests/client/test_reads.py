@@ -198,6 +198,22 @@ async def test_r6_a_change_whose_answer_is_lost_is_not_told_as_not_done(
 
 
 @pytest.mark.parametrize("call", CHANGES.values(), ids=CHANGES)
+async def test_r6_a_rejection_says_nothing_of_the_copy_before_it(
+    call: Callable[[AsyncClient], Awaitable[Any]],
+    client: AsyncClient,
+    coordinator: Scripted,
+) -> None:
+    """The dead letter is there no more because the lost copy was carried out."""
+    gone = problem(grpc.StatusCode.NOT_FOUND, "NO_DEAD_LETTER")
+    for faults, known in (([gone], True), ([LOST, gone], False)):
+        coordinator.read_faults = list(faults)
+        with pytest.raises(NotFound) as caught:
+            await call(client)
+        assert caught.value.outcome_known is known
+        assert ("may have been done" in str(caught.value)) is not known
+
+
+@pytest.mark.parametrize("call", CHANGES.values(), ids=CHANGES)
 async def test_a_change_that_is_refused_each_time_is_known_not_to_be_done(
     call: Callable[[AsyncClient], Awaitable[Any]],
 ) -> None:

@@ -158,8 +158,8 @@ def row_of(gid: Gid, kind: types_pb2.BranchKind.ValueType) -> str:
 
 
 def mark(gid: Gid, role: str) -> str:
-    """Makes a transaction the branch's, under the role that begins it; until its end. `role` is the `OF_ROLE` of the
-    session: so the mark is a literal, and costs the server no query."""
+    """Makes a transaction the branch's, under the role that begins it; until its end. `role` is what `OF_SESSION`
+    tells of it: so the mark is a literal, and costs the server no query."""
     prefix, _, rest = role.partition("'")
     return f"SET LOCAL twophase.branch = {prefix}'{gid}{rest}"
 

@@ -6,6 +6,7 @@ Lives here: the public calls, the channel, new attempts. Must not live here: wha
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -24,6 +25,7 @@ from twophase.contract.addresses import Address, InvalidAddress
 from twophase.contract.status import Problem, from_call
 from twophase.coordinator.client.connection import Connection, Method
 from twophase.coordinator.client.errors import (
+    CallRejected,
     CoordinatorUnavailable,
     InvalidRequest,
     NotFound,
@@ -145,8 +147,9 @@ class AsyncClient:
         Cancelling this call does not cancel the transaction, which runs on to its outcome: `outcome(request_id)`.
 
         Raises `TransactionAborted`, `InvalidRequest`, `NotFound`, `RequestIdReused` and `CoordinatorUnavailable`, which
-        all mean that nothing happened; for a saga that began and is undone `SagaCompensated`, a `TransactionAborted`;
-        and `OutcomeUnknown`, the only one of them where `outcome_known` is False.
+        all mean that nothing happened, but what `TransactionAborted.heuristic` tells of; for a saga that began and is
+        undone `SagaCompensated`, a `TransactionAborted`; and `OutcomeUnknown`, the only one of them where
+        `outcome_known` is False.
         """
         request = execute_request(
             operations,
@@ -333,7 +336,7 @@ class AsyncClient:
                 if unanswered or problem.code in _PASSING:
                     why = f"the coordinator does not answer: {problem.code.name}: {problem.message}"
                     raise _unavailable(why, lost=lost) from error
-                raise of_problem(problem) from error
+                raise _rejected(problem, lost=lost) from error
             except Closed:
                 lost |= changes
                 raise
@@ -368,3 +371,13 @@ def _raise_if_the_request_was_wrong(refusals: tuple[Refusal, ...]) -> None:
 def _unavailable(why: str, *, lost: bool) -> CoordinatorUnavailable:
     but = "; what was asked for may have been done all the same, and may be asked for again" if lost else ""
     return CoordinatorUnavailable(f"{why}{but}", outcome_known=not lost)
+
+
+def _rejected(problem: Problem, *, lost: bool) -> CallRejected:
+    """A rejection says nothing of an earlier copy, which may even be the reason for it."""
+    if not lost:
+        return of_problem(problem)
+    but = "an answer was lost before, and what was asked for may have been done by then"
+    error = of_problem(replace(problem, message=f"{problem.message}; {but}"))
+    error.outcome_known = False
+    return error

@@ -80,6 +80,9 @@ class CallRejected(TwophaseError):
     """The call is wrong as such, and nothing was started by it. Sending it again unchanged will not help.
 
     `reason` is for programs; `field`, `value` and `remedy` say what is wrong with which field, where one is to blame.
+
+    A call that changes something and is no `execute` is sent again after a lost answer. If it is rejected then,
+    `outcome_known` is False: the earlier copy may have been carried out.
     """
 
     def __init__(self, problem: Problem) -> None:
