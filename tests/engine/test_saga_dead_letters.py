@@ -231,3 +231,23 @@ async def test_what_is_still_to_be_undone_is_told_without_those_that_refused_als
         answer = await after.execute(saga("stock.write", "payment.refuse", deadline=0.01))
 
     assert (answer.outcome, answer.pending) == (Outcome.COMPENSATED, ("stock",))
+
+
+async def test_of_two_that_resolve_one_at_the_same_time_the_word_of_one_is_recorded(
+    stuck: tuple[World, Engine],
+) -> None:
+    world, engine = stuck
+    (letter,) = await engine.dead_letters()
+    gate = world.stock.hold("handshake")
+    resolving = [
+        engine.resolve_dead_letter(letter.txid, letter.step, actor=actor, reason="by hand", even_if_away=False)
+        for actor in ("anna", "ben")
+    ]
+    asking = asyncio.gather(*resolving)
+    await until(lambda: world.stock.calls["handshake"] > 2)
+    gate.set()
+
+    assert [resolution.barred for resolution in await asking] == [True, True]
+    await ended(engine)
+    events = [happening.event for happening in await engine.journal.history(letter.txid)]
+    assert [event.actor for event in events if isinstance(event, Resolved)] == ["anna"]

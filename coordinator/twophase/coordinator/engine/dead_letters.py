@@ -61,9 +61,10 @@ async def resolve(
         except LinkLost:
             if not even_if_away:
                 raise rejections.cannot_be_barred(peer.name, step) from None
-        if await _resolved(around.journal, txid, step) is None:  # else somebody else was faster
-            await _find(live, around.journal, txid, step)  # it may be done by now
-            word = Resolved(txid, number, actor, reason)
+        if await _resolved(around.journal, txid, step) is None:
+            running, number = await _find(live, around.journal, txid, step)  # it may be done by now
+            if running.is_first_word(number):  # else somebody else was faster
+                word = Resolved(txid, number, actor, reason)
     # To its end, whoever stops waiting: what is resolved and not barred would be tried on, and done one day.
     resolving = _carry_out(around, live, (txid, number), word)
     ending = await asyncio.shield(around.tasks.follow(resolving, _seen))
@@ -76,7 +77,8 @@ async def _carry_out(around: Surroundings, live: Live, dead: tuple[Txid, int], w
     if word is not None:
         reach(CrashPoint.SAGA_BEFORE_RESOLVE)
         around.journal.append(word)
-        await around.journal.flush()
+    await around.journal.flush()  # also the word of whoever was faster: it is barred by that, too
+    if word is not None:
         reach(CrashPoint.SAGA_AFTER_RESOLVE)
     record = await around.journal.transaction(txid)
     if record is None:

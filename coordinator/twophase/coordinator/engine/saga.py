@@ -167,6 +167,11 @@ class SagaUnderway(Underway):
             trying.failures, trying.told = 0, False
             trying.again.set()
 
+    def is_first_word(self, number: int) -> bool:
+        """Whether nobody has said so far that the step, or its compensation, is done. From now on somebody has."""
+        first, self._resolved = number not in self._resolved, self._resolved | {number}
+        return first
+
     def take_for_done(self, number: int) -> None:
         """A person said that the step, or its compensation, is done; it is tried no more."""
         self._leave(number)
