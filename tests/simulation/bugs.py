@@ -123,7 +123,7 @@ BUGS = (
     Bug(
         "the fence is not checked for a saga",
         plant=coordinators.fence_is_not_checked,
-        setting=replace(SAGAS_FROZEN, trouble=0.4),
+        setting=replace(SAGAS_FROZEN, trouble=0.4, sync=1.0),
     ),
     # Sagas: the coordinator.
     Bug("a saga is told done too early", plant=sagas.told_when_the_last_step_is_sent, setting=SAGAS),
