@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -43,6 +46,43 @@ def test_clusters_made_at_once_are_distinct_and_end_together(guardian: Guardian)
     finally:
         stop_all(clusters.values())
     assert not any(cluster.is_running for cluster in clusters.values())
+
+
+def test_those_that_are_interrupted_while_they_are_made_leave_no_shared_memory() -> None:
+    if Binaries.find().version() < 16:
+        pytest.skip("initdb of this version takes no settings, and its servers use named memory")
+    before, segments = shared_memory(), set()
+    for files in range(50, 950, 100):
+        with Guardian() as guardian, ThreadPoolExecutor(1) as pool:
+            places = guardian.directory().parent
+            others = {*places.glob("twophase-amid-*")}
+            making = pool.submit(Cluster, "amid", guardian=guardian)
+            there = 0
+            while there < files and not making.done():
+                mine = {*places.glob("twophase-amid-*")} - others
+                there = sum(1 for place in mine for _ in place.rglob("*"))
+                segments |= set[int]().union(*map(segments_of, mine))
+            guardian.close()
+            making.exception(60)
+    assert segments
+    assert all(LIBC.shmctl(each, IPC_STAT, ctypes.create_string_buffer(256)) == -1 for each in segments)
+    assert shared_memory() <= before
+
+
+LIBC = ctypes.CDLL(None)
+IPC_STAT = 2
+
+
+def segments_of(place: Path) -> set[int]:
+    """The System V segment of a server at work there: the seventh line of its lock file is `key id`."""
+    with contextlib.suppress(OSError, IndexError):
+        return {int((place / "data" / "postmaster.pid").read_text(encoding="ascii").splitlines()[6].split()[1])}
+    return set()
+
+
+def shared_memory() -> set[str]:
+    """What is named like Postgres' own."""
+    return {path.name for path in Path("/", "dev", "shm").glob("PostgreSQL.*")}
 
 
 def test_a_prepared_transaction_survives_a_kill_and_the_port_stays(make_cluster: MakeCluster) -> None:

@@ -29,6 +29,8 @@ from twophase.sandbox.users import Account
 SUPERUSER: Final = "postgres"
 _START_TIMEOUT: Final = 60.0
 _POLL: Final = 0.02
+# Since this version of Postgres initdb takes settings.
+_INITDB_TAKES_SETTINGS: Final = 16
 _PORT_TRIES: Final = 5
 
 # fsync stays on: what is shown here is meant to be real. Tests switch it off by a setting.
@@ -219,6 +221,9 @@ class Cluster:
         secret.write_text(self.password, encoding="ascii")
         self._account.own(secret)
         said = self.directory / "initdb.log"
+        # What it starts uses shared memory, too, and does not tidy up if it is interrupted.
+        memory = "dynamic_shared_memory_type"
+        mapped = self.binaries.version() >= _INITDB_TAKES_SETTINGS
         initdb = self._guardian.start(
             [
                 self.binaries.program("initdb"),
@@ -230,10 +235,13 @@ class Cluster:
                 *("--locale", "C"),
                 "--no-sync",
                 "--no-instructions",
+                *(("--set", f"{memory}={_DEFAULTS[memory]}") if mapped else ()),
             ],
             log=said,
             cwd=self.directory,
             account=self._account,
+            # Asked to stop, it would remove the file that says which segment to free.
+            stop_signal=signal.SIGKILL,
         )
         code = initdb.wait()
         self._guardian.forget(initdb)
