@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -195,6 +196,33 @@ async def test_r6_a_change_whose_answer_is_lost_is_not_told_as_not_done(
 
     assert not error.outcome_known
     assert "may have been done all the same" in str(error)
+
+
+class Slow(Scripted):
+    """Takes a change, and does not answer before it is told to."""
+
+    def __post_init__(self) -> None:
+        self.taken, self.may_answer = asyncio.Event(), asyncio.Event()
+
+    async def Register(  # noqa: N802 - gRPC's name
+        self, request: coordinator_pb2.RegisterRequest, _: Any
+    ) -> coordinator_pb2.RegisterResponse:
+        self.taken.set()
+        await self.may_answer.wait()
+        return coordinator_pb2.RegisterResponse()
+
+
+async def test_r6_a_client_that_is_closed_does_not_say_that_a_change_was_not_done() -> None:
+    coordinator = Slow()
+    async with serving(coordinator) as port:
+        client = AsyncClient(f"127.0.0.1:{port}", timeout=30.0)
+        waiting = asyncio.ensure_future(CHANGES["register"](client))
+        await coordinator.taken.wait()
+        await client.close()
+        with pytest.raises(CoordinatorUnavailable, match=r"closed while it waited.*may have been done") as caught:
+            await waiting
+        coordinator.may_answer.set()
+    assert not caught.value.outcome_known
 
 
 @pytest.mark.parametrize("call", CHANGES.values(), ids=CHANGES)

@@ -122,3 +122,10 @@ def test_r7_a_row_that_was_read_answers_however_its_transaction_ends(interruptio
     """A copy may be told to stop, or lose its session, when it has found that the work is done."""
     row = (str(BRANCH.gid), "work", "applied", None, [RESULTS[0].SerializeToString()], None, b"", 1)
     assert played(apply(BRANCH, ROLE), (Reply("SELECT 1", (row,)),), interruption) == Applied(RESULTS)
+
+
+@pytest.mark.parametrize("interruption", [psycopg.errors.QueryCanceled(), ConnectionGone("gone")])
+def test_r7_but_where_a_standby_has_to_have_it_an_end_that_nobody_knows_is_no_proof(interruption: Exception) -> None:
+    row = (str(BRANCH.gid), "work", "applied", None, [RESULTS[0].SerializeToString()], None, b"", 1, "onwarning0/1")
+    with pytest.raises(OutcomeUnknown, match="standby was cut short"):
+        played(apply(BRANCH, ROLE), (Reply("SELECT 1", (row,)),), interruption)

@@ -181,6 +181,20 @@ def test_a_ballast_that_somebody_removed_is_made_again() -> None:
     assert (disk.made, refuses(room)) == (SIZE, False)
 
 
+def test_a_ballast_that_was_made_in_vain_and_cannot_be_removed_is_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Ballast) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    room = Room(Disk(1000))
+    room.start()
+    messages(caplog)
+    monkeypatch.setattr(Disk, "give_up", broken)
+    room.take_back()
+    assert messages(caplog) == ["CRITICAL: cannot see to the ballast in /var/lib: [Errno 5] Input/output error"]
+
+
 # --- the file itself --------------------------------------------------------------------------------------------------
 
 

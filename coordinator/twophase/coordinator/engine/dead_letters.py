@@ -63,7 +63,7 @@ async def resolve(
                 raise rejections.cannot_be_barred(peer.name, step) from None
         if await _resolved(around.journal, txid, step) is None:
             running, number = await _find(live, around.journal, txid, step)  # it may be done by now
-            if running.is_first_word(number):  # else somebody else was faster
+            if running.claims_the_word(number):  # else somebody else was faster
                 word = Resolved(txid, number, actor, reason)
     # To its end, whoever stops waiting: what is resolved and not barred would be tried on, and done one day.
     resolving = _carry_out(around, live, (txid, number), word)

@@ -167,8 +167,8 @@ class SagaUnderway(Underway):
             trying.failures, trying.told = 0, False
             trying.again.set()
 
-    def is_first_word(self, number: int) -> bool:
-        """Whether nobody has said so far that the step, or its compensation, is done. From now on somebody has."""
+    def claims_the_word(self, number: int) -> bool:
+        """Whether nobody has said before that the step, or its compensation, is done. From now on somebody has."""
         first, self._resolved = number not in self._resolved, self._resolved | {number}
         return first
 
