@@ -1,5 +1,5 @@
 # make demo     sets everything up and runs a few hundred orders through four databases
-# make test     sets everything up, checks the code and runs every test
+# make test     sets everything up, checks the code and runs the tests: some minutes
 # make drill    kills every process at every point, under load: the whole matrix, some minutes; a page in build/drills
 # make soak SAGAS=10000   sagas, a fifth of them refused, while processes are killed at random: some minutes
 # make bench    two-phase commit against saga, crashes included: a report in build/bench; docs/benchmarks
@@ -8,7 +8,7 @@
 # make counts   what a transaction costs in messages, syncs and statements; ARGS=--write makes that the baseline
 # make search   every interleaving of the protocol, by exhaustive search: some minutes
 # make simulate SEEDS=100000   the whole system on virtual time, under seeds: every failure, every order
-# make lint     only the checks;  make unit  only the tests
+# make lint     only the checks;  make unit  only the tests;  make unit ARGS="-m long"  only those that take long
 # make protos   generates the Python code of the contract again, after a change of the .proto files
 # make baseline takes today's contract as the one later changes must not break: once for each release
 # make clean    removes what make made

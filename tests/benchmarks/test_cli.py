@@ -24,6 +24,7 @@ def runner() -> CliRunner:
     return CliRunner()
 
 
+@pytest.mark.long
 @pytest.mark.integration
 @pytest.mark.timeout(240)
 def test_all_contenders_in_one_small_run() -> None:

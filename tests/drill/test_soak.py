@@ -94,6 +94,7 @@ async def test_a_process_that_ends_by_itself_is_wrong_and_does_not_stop_the_soak
     assert soak.wrong == ["R10: west ended by itself"]
 
 
+@pytest.mark.long
 @pytest.mark.integration
 @pytest.mark.timeout(300)
 def test_r7_every_saga_ends_and_every_compensation_is_applied_once_whoever_is_killed() -> None:

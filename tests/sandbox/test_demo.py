@@ -99,7 +99,7 @@ def test_orders_are_in_all_four_databases_or_in_none(
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("protocol", ["two-phase", "saga"])
+@pytest.mark.parametrize("protocol", [pytest.param("two-phase", marks=pytest.mark.long), "saga"])
 def test_a_kept_system_says_what_to_try_and_that_works(place: Path, protocol: str) -> None:
     demo = start(place, "--count", "10", "--keep", "--protocol", protocol)
     assert demo.stdout is not None
@@ -122,7 +122,7 @@ def test_a_kept_system_says_what_to_try_and_that_works(place: Path, protocol: st
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 @pytest.mark.parametrize("ready", [1, 5])
 def test_an_interrupted_demo_leaves_nothing(place: Path, number: signal.Signals, ready: int) -> None:
     demo = start(place, "--count", "5000")

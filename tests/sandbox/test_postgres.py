@@ -52,7 +52,7 @@ def test_those_that_are_interrupted_while_they_are_made_leave_no_shared_memory()
     if Binaries.find().version() < 16:
         pytest.skip("initdb of this version takes no settings, and its servers use named memory")
     before, segments = shared_memory(), set()
-    for files in range(50, 950, 100):
+    for files in range(50, 950, 300):
         with Guardian() as guardian, ThreadPoolExecutor(1) as pool:
             places = guardian.directory().parent
             others = {*places.glob("twophase-amid-*")}

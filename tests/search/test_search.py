@@ -34,7 +34,7 @@ def test_a_planted_bug_is_found(bug: Bug) -> None:
 def test_the_world_of_a_planted_bug_is_sound_without_it(bug: Bug) -> None:
     """Or the bug would not be what was found."""
     right = Moves(at_once=bug.moves.at_once)
-    found = search(bug.world, right, limit=60_000)
+    found = search(bug.world, right, limit=20_000)
     assert found.violation is None, "\n".join((found.violation, *found.path))
 
 

@@ -13,9 +13,8 @@ from simulation.runs import CALM, DEAD_LETTERS, SAGA_SETTINGS, SAGAS_FROZEN, SET
 from simulation.seeds import first_wrong, run_seed
 
 
-@pytest.mark.parametrize("first", range(1, 301, 100))
-def test_no_seed_breaks_a_rule(first: int) -> None:
-    wrong = first_wrong(range(first, first + 100))
+def test_no_seed_breaks_a_rule() -> None:
+    wrong = first_wrong(range(1, 101))
     assert wrong is None, wrong
 
 

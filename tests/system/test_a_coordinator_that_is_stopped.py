@@ -98,7 +98,7 @@ async def test_what_can_be_finished_is_finished_and_nothing_new_is_taken(system:
     assert "has to finish" not in system.coordinator.log.read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 async def test_a_second_signal_ends_it_at_once(system: System, number: signal.Signals) -> None:
     await restarted(system, grace=60)
     running = await decided_and_not_applied(system)

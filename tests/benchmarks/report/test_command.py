@@ -173,6 +173,7 @@ def test_what_is_not_installed_is_told_with_what_to_type(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 @pytest.mark.integration
 @pytest.mark.timeout(240)
 def test_ctrl_c_in_the_middle_of_a_run_leaves_nothing(tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ FOR_EVERYBODY: Final = (Section.CAPACITY, Section.LATENCY, Section.CONTENTION, S
 FOR_TWO: Final = (Section.SLOW, Section.PARTITION, Section.CLEARING, Section.FAN_OUT)
 
 
+@pytest.mark.long
 async def test_sections_for_everybody_yield_what_the_catalogue_says(guardian: Guardian) -> None:
     results = await measured(guardian, *FOR_EVERYBODY)
     check(results, *FOR_EVERYBODY)
@@ -121,12 +122,14 @@ async def test_sections_for_everybody_yield_what_the_catalogue_says(guardian: Gu
     only_local_commits_stay_half_done_and_only_sagas_undo(results)
 
 
+@pytest.mark.long
 async def test_a_dead_coordinator_yields_what_the_catalogue_says(guardian: Guardian) -> None:
     results = await measured(guardian, Section.CRASH)
     check(results, Section.CRASH)
     a_dead_coordinator_leaves_branches_in_doubt(results)
 
 
+@pytest.mark.long
 async def test_sections_for_our_own_yield_what_the_catalogue_says(guardian: Guardian) -> None:
     results = await measured(guardian, *FOR_TWO)
     check(results, *FOR_TWO)
