@@ -29,8 +29,6 @@ from twophase.sandbox.users import Account
 SUPERUSER: Final = "postgres"
 _START_TIMEOUT: Final = 60.0
 _POLL: Final = 0.02
-# Since this version of Postgres initdb takes settings.
-_INITDB_TAKES_SETTINGS: Final = 16
 _PORT_TRIES: Final = 5
 
 # fsync stays on: what is shown here is meant to be real. Tests switch it off by a setting.
@@ -45,6 +43,13 @@ _DEFAULTS: Final[Mapping[str, str]] = {
     "jit": "off",
     "log_line_prefix": "%m [%p] %a %d ",
 }
+
+_NEWER: Final = 16
+# Nobody guesses a random password of 128 bits, however cheap it is to try one; connecting takes a third of the time.
+_OF_NEWER: Final[Mapping[str, str]] = {"scram_iterations": "1"}
+# What initdb is told as well, if it is so new that it takes settings: it makes the first password, and what it starts
+# uses shared memory, too, and does not tidy up if it is interrupted.
+_FOR_INITDB: Final = ("dynamic_shared_memory_type", "scram_iterations")
 
 _PREPARED: Final[LiteralString] = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
 _SYSTEM_IDENTIFIER: Final[LiteralString] = "SELECT system_identifier FROM pg_control_system()"
@@ -78,11 +83,12 @@ class Cluster:
     ) -> None:
         """Runs initdb. `settings` are lines of postgresql.conf. Raises `PostgresMissing`, `PostgresFailed`."""
         self.name = name
-        self.settings: dict[str, str] = {**_DEFAULTS, **(settings or {})}
         self.password: Final = secrets.token_hex(16)
         self._guardian = guardian
         self._account = Account.for_postgres()
         self.binaries = (binaries or Binaries.find()).reachable(self._account, guardian)
+        self._newer = self.binaries.version() >= _NEWER
+        self.settings: dict[str, str] = {**_DEFAULTS, **(_OF_NEWER if self._newer else {}), **(settings or {})}
         self.directory: Final = guardian.directory(f"twophase-{name}-", reachable_by=self._account)
         self._account.own(self.directory)
         self.data: Final = self.directory / "data"
@@ -221,9 +227,7 @@ class Cluster:
         secret.write_text(self.password, encoding="ascii")
         self._account.own(secret)
         said = self.directory / "initdb.log"
-        # What it starts uses shared memory, too, and does not tidy up if it is interrupted.
-        memory = "dynamic_shared_memory_type"
-        mapped = self.binaries.version() >= _INITDB_TAKES_SETTINGS
+        told = [f"--set={name}={self.settings[name]}" for name in _FOR_INITDB] if self._newer else []
         initdb = self._guardian.start(
             [
                 self.binaries.program("initdb"),
@@ -235,7 +239,7 @@ class Cluster:
                 *("--locale", "C"),
                 "--no-sync",
                 "--no-instructions",
-                *(("--set", f"{memory}={_DEFAULTS[memory]}") if mapped else ()),
+                *told,
             ],
             log=said,
             cwd=self.directory,
