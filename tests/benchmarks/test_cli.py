@@ -16,7 +16,7 @@ from twophase.benchmarks.counts import Cost
 from twophase.benchmarks.values import Plan, Report
 from twophase.sandbox.drill.setting import Setting
 
-COMMAND = [sys.executable, "-m", "twophase.coordinator.cli", "bench", "transfer"]
+COMMAND = [sys.executable, "-m", "twophase.coordinator", "bench", "transfer"]
 
 
 @pytest.fixture

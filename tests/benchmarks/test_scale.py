@@ -26,7 +26,7 @@ from twophase.benchmarks.wanted import at_least, at_most
 from twophase.coordinator.journal.sqlite import SqliteJournal
 from twophase.sandbox.drill.setting import Setting
 
-COMMAND = [sys.executable, "-m", "twophase.coordinator.cli", "bench", "scale"]
+COMMAND = [sys.executable, "-m", "twophase.coordinator", "bench", "scale"]
 TINY = (
     *("--quick", "--participants=3", "--delay=1", "--repeats=2", "--concurrent=20", "--transactions=60"),
     *("--warm-up=20", "--ended=50", "--starts=1"),

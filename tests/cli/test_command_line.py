@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from twophase.coordinator import cli
+from twophase.coordinator.__main__ import main
 
 VERBS = ("serve", "tx", "indoubt", "doctor", "journal", "participant", "ledger", "demo", "drill", "bench")
 
@@ -47,8 +50,46 @@ def test_grpc_runs_without_the_threads_of_its_event_engine_unless_told_otherwise
         monkeypatch.setenv("GRPC_EXPERIMENTS", given)
     seen: list[str] = []
     monkeypatch.setattr(cli, "app", lambda: seen.append(os.environ["GRPC_EXPERIMENTS"]))
-    cli.main()
+    main()
     assert seen == [found]
+
+
+def test_an_interruption_while_modules_load_is_told_by_the_exit_code_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt(name)
+
+    loading = ModuleType(cli.__name__)
+    loading.__getattr__ = interrupted  # type: ignore[method-assign]
+    monkeypatch.setitem(sys.modules, cli.__name__, loading)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("drill", "--list"), ("ledger", "sql", "--participant", "payment")])
+def test_an_output_that_takes_no_more_is_told_in_a_line(arguments: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "twophase.coordinator", *arguments]
+    with Path("/dev/full").open("wb") as full:
+        told = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert told.returncode == 1
+    assert told.stderr == (
+        "twophase: the answer cannot be printed: No space left on device. What was to be done may be done; print to"
+        " another place and look\n"
+    )
+
+
+def test_an_error_of_the_system_that_has_nothing_to_do_with_the_output_is_not_taken_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "somewhere else")
+
+    monkeypatch.setattr(cli, "app", fails)
+    with pytest.raises(OSError, match="somewhere else"):
+        main()
 
 
 def test_help_imports_neither_grpc_nor_a_database_nor_a_verb() -> None:
@@ -153,7 +194,7 @@ def test_an_argument_that_is_no_text_is_told_without_a_traceback_and_without_its
     command = [
         sys.executable,
         "-m",
-        "twophase.coordinator.cli",
+        "twophase.coordinator",
         "ledger",
         "migrate",
         "--participant",

@@ -30,7 +30,7 @@ def serve(journal: Path) -> Iterator[Serve]:
     processes: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str, listen: str = "127.0.0.1:0", path: Path = journal) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "twophase.coordinator.cli", "serve"]
+        command = [sys.executable, "-m", "twophase.coordinator", "serve"]
         process = subprocess.Popen(
             [*command, "--journal", str(path), "--listen", listen, "--ballast=1", *arguments],
             stdout=subprocess.PIPE,

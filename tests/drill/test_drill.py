@@ -14,7 +14,7 @@ from twophase.sandbox.drill.business import Business
 from twophase.sandbox.drill.catalogue import catalogue
 from twophase.sandbox.drill.undoing import is_of_sagas
 
-TWOPHASE = (sys.executable, "-m", "twophase.coordinator.cli")
+TWOPHASE = (sys.executable, "-m", "twophase.coordinator")
 CHOSEN = (
     "coordinator.after-decide",
     "saga.after-turn",

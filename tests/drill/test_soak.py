@@ -18,7 +18,7 @@ from twophase.sandbox.drill.soak import Plan, Soak, Soaked
 from twophase.sandbox.drill.stage import COORDINATOR, Stage
 from twophase.sandbox.soak_cli import lines_of
 
-TWOPHASE = (sys.executable, "-m", "twophase.coordinator.cli")
+TWOPHASE = (sys.executable, "-m", "twophase.coordinator")
 
 
 def soaked(*, violations: tuple[str, ...] = (), outside: tuple[str, ...] = ()) -> Soaked:

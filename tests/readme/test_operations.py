@@ -23,7 +23,7 @@ VERBS = (*LOOKING, "serve", "saga dead resolve")
 
 async def twophase(*arguments: str) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "twophase.coordinator.cli", *arguments),
+        *(sys.executable, "-m", "twophase.coordinator", *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env={"COLUMNS": "200", "PATH": "/usr/bin:/bin", "PYTHONWARNINGS": "error"},

@@ -39,7 +39,7 @@ async def test_every_option_in_the_readme_is_one_of_its_command() -> None:
     assert {verb for verb, _ in commands} == {"serve", "participant", "ledger sql"}
     for verb, rest in [*commands, ("demo", "--orders --count --keep --json")]:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "twophase.coordinator.cli", *verb.split(), "--help"),
+            *(sys.executable, "-m", "twophase.coordinator", *verb.split(), "--help"),
             stdout=asyncio.subprocess.PIPE,
             env={"COLUMNS": "200", "PATH": "/usr/bin:/bin", "PYTHONWARNINGS": "error"},
         )

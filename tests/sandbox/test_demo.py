@@ -20,7 +20,7 @@ from twophase.sandbox import cli, signals
 from twophase.sandbox.checkout.csv_orders import HEADER
 from twophase.sandbox.errors import ProcessFailed
 
-COMMAND = [sys.executable, "-m", "twophase.coordinator.cli", "demo"]
+COMMAND = [sys.executable, "-m", "twophase.coordinator", "demo"]
 _BUSY_BYTES = 1 << 19
 
 app = typer.Typer(add_completion=False)

@@ -246,7 +246,7 @@ async def test_a_standby_that_is_asked_to_stop_ends_well(pair: Pair, number: sig
     ],
 )
 def test_options_that_make_no_sense_are_told(tmp_path: Path, options: list[str], told: str) -> None:
-    command = [sys.executable, "-m", "twophase.coordinator.cli", "serve", "--journal", str(tmp_path / "j"), *options]
+    command = [sys.executable, "-m", "twophase.coordinator", "serve", "--journal", str(tmp_path / "j"), *options]
     ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_SECONDS)
     assert ended.returncode == 2
     assert told in " ".join(ended.stderr.replace("│", " ").split())

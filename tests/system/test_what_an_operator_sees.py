@@ -29,7 +29,7 @@ async def twophase(system: System, *arguments: str, password: str = "") -> tuple
     """The exit code, and the JSON object."""
     ended = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-m", "twophase.coordinator.cli", *arguments, "--json"],
+        [sys.executable, "-m", "twophase.coordinator", *arguments, "--json"],
         env={**os.environ, "TWOPHASE_COORDINATOR": system.address, "PGPASSWORD": password},
         capture_output=True,
         text=True,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-import os
 import re
 import sys
 from dataclasses import dataclass
@@ -377,24 +376,3 @@ def _log_to_stderr(level: str, label: str) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=level.upper(), format=f"%(asctime)s %(levelname)s {shown}%(name)s: %(message)s"
     )
-
-
-def main() -> None:
-    """The console script."""
-    # gRPC's own C++ log speaks past ours; what matters of it comes back as errors. It looks here when it is imported.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    # Without the threads of its event engine a message costs half the processor time on either side: one thread polls,
-    # and no other has to be woken. docs/performance.md has the figures.
-    os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_listener")
-    try:
-        app()
-    except UnicodeEncodeError as error:  # its text may be a DSN: it is not shown
-        sys.exit(
-            f"twophase: what was given, or is to be printed, cannot be written as {error.encoding}; give arguments in"
-            " UTF-8, and have it printed so: PYTHONIOENCODING=utf-8"
-        )
-
-
-if __name__ == "__main__":
-    main()

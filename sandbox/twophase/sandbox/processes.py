@@ -23,7 +23,7 @@ from twophase.sandbox.life import Life, Watcher, nobody
 from twophase.sandbox.logs import tail_of
 from twophase.sandbox.ports import LOOPBACK, free_port, is_taken
 
-TWOPHASE: Final = (sys.executable, "-m", "twophase.coordinator.cli")
+TWOPHASE: Final = (sys.executable, "-m", "twophase.coordinator")
 _READY: Final = re.compile(rb"^twophase .* is ready on (\S+):(\d+)( \(.*\))?$", re.MULTILINE)
 _STANDS_BY: Final = re.compile(rb"^twophase .* stands by: .*$", re.MULTILINE)
 _BECOMES: Final = {signal.SIGSTOP: Life.FROZEN, signal.SIGCONT: Life.UP, signal.SIGTERM: Life.STOPPING}

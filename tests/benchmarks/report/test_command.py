@@ -177,7 +177,7 @@ def test_what_is_not_installed_is_told_with_what_to_type(
 @pytest.mark.integration
 @pytest.mark.timeout(240)
 def test_ctrl_c_in_the_middle_of_a_run_leaves_nothing(tmp_path: Path) -> None:
-    started = [sys.executable, "-m", "twophase.coordinator.cli", "bench", "report", "--out", str(tmp_path / "report")]
+    started = [sys.executable, "-m", "twophase.coordinator", "bench", "report", "--out", str(tmp_path / "report")]
     with subprocess.Popen(
         started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
     ) as running:
