@@ -193,6 +193,21 @@ def test_resolve_says_what_came_of_it(
     }
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("arguments", [("show",), ("retry",), ("resolve", *REASON)], ids=lambda given: given[0])
+def test_a_name_that_is_no_transactions_is_a_wrong_argument_and_nobody_is_asked(
+    runner: CliRunner, told: Told, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], *, terminal: bool
+) -> None:
+    monkeypatch.setattr(saga_cli, "_on_a_terminal", lambda: terminal)
+    verb, *options = arguments
+
+    result = run(runner, told, verb, "no-transaction", "reserve", *options)
+
+    assert result.exit_code == 2
+    assert "is not of the form" in result.output
+    assert told.scripted.reads == []
+
+
 def test_resolve_needs_a_reason(runner: CliRunner, told: Told) -> None:
     result = run(runner, told, "resolve", NAME, "reserve")
 

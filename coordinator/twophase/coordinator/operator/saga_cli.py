@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, TypeAlias
 import typer
 from rich.console import Console
 
+from twophase.contract.names import InvalidName, Txid
 from twophase.coordinator.client import AsyncClient, DeadLetter
 from twophase.coordinator.operator import moments, words
 from twophase.coordinator.operator.connection import DEFAULT_COORDINATOR, AsJson, Coordinator, ask, fail
@@ -24,7 +25,15 @@ from twophase.coordinator.operator.screen import columns, screen
 _WIDTH: Final = len("last failure")
 _KINDS: Final = {"COMPENSATION": "its compensation", "WORK": "the step itself, which is after the pivot"}
 
-_Saga: TypeAlias = Annotated[str, typer.Argument(metavar="TXID", help="The saga.")]
+
+def _a_transaction(text: str) -> str:
+    try:
+        return str(Txid.parse(text))
+    except InvalidName as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+_Saga: TypeAlias = Annotated[str, typer.Argument(metavar="TXID", help="The saga.", callback=_a_transaction)]
 _Step: TypeAlias = Annotated[str, typer.Argument(metavar="STEP", help="The step, by its name.")]
 
 saga_app: Final = typer.Typer(
