@@ -65,6 +65,38 @@ async def test_whoever_waits_is_told_when_a_compensation_becomes_a_dead_letter(w
         assert (answer.outcome, answer.applied, answer.pending) == (Outcome.COMPENSATED, False, ("stock",))
 
 
+async def test_a_compensation_that_is_answered_with_a_status_again_and_again_is_a_dead_letter(world: World) -> None:
+    """As by a service in another language whose code fails: nobody would ever hear of it."""
+    world.stock.failing.add("compensate")
+    async with world.coordinator() as engine:
+        answer = await engine.execute(saga("stock.write", "payment.refuse", deadline=60))
+        (letter,) = await engine.dead_letters()
+
+        assert (answer.outcome, answer.applied, answer.pending) == (Outcome.COMPENSATED, False, ("stock",))
+        assert (letter.step, letter.compensation, letter.attempts) == ("stock-0", True, 3)
+        assert letter.reason.code == "CALL_FAILED"
+        assert "UNKNOWN: list index out of range" in letter.reason.message
+        world.stock.failing.clear()
+        await ended(engine)
+        assert await engine.dead_letters() == ()
+        assert done_at(world) == NOWHERE
+
+
+async def test_so_is_a_step_after_the_pivot(world: World) -> None:
+    world.payment.failing.add("apply")
+    async with world.coordinator() as engine:
+        asking = asyncio.create_task(engine.execute(saga("stock.write", "payment.write", pivot=0, deadline=60)))
+        async with asyncio.timeout(5):
+            while not await engine.dead_letters():
+                await asyncio.sleep(0)
+        (letter,) = await engine.dead_letters()
+
+        assert (letter.participant, letter.compensation, letter.reason.code) == ("payment", False, "CALL_FAILED")
+        world.payment.failing.clear()
+        await ended(engine)
+        assert (await asking).outcome is Outcome.COMMITTED
+
+
 async def test_a_dead_letter_outlives_the_coordinator(stuck: tuple[World, Engine]) -> None:
     world, engine = stuck
     await engine.journal.flush()

@@ -18,7 +18,7 @@ import pytest_asyncio
 from fixtures.streaming import streams_of
 from twophase.contract.streams.calling import LARGE
 from twophase.coordinator.channels import GrpcLink, GrpcLinks
-from twophase.coordinator.engine.links import Link, LinkLost, LinkRejected, NotOffered
+from twophase.coordinator.engine.links import Link, LinkFailed, LinkLost, LinkRejected, NotOffered
 from twophase.coordinator.transport import SERVER_OPTIONS
 from twophase.v1 import participant_pb2, participant_pb2_grpc
 
@@ -184,6 +184,8 @@ async def test_a_status_is_lost_or_rejected_and_never_an_outcome(
         await link.commit(COMMIT, timeout=5)
 
     assert isinstance(caught.value, LinkRejected) is (code not in repeating_may_help)
+    nobody_answered = {grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
+    assert isinstance(caught.value, LinkFailed) is (code not in nobody_answered)
     assert isinstance(caught.value, NotOffered) is (code is grpc.StatusCode.UNIMPLEMENTED)
     assert f"Commit at {address}: {code.name}: as told" in str(caught.value)
 

@@ -16,7 +16,7 @@ import grpc
 
 from twophase.contract.status import readable
 from twophase.contract.streams.calling import Calls, Rpc, StreamClosed
-from twophase.coordinator.engine.links import LinkLost, LinkRejected, NotOffered
+from twophase.coordinator.engine.links import LinkFailed, LinkLost, LinkRejected, NotOffered
 from twophase.coordinator.transport import CHANNEL_OPTIONS, caller_is_cancelled
 from twophase.v1 import participant_pb2, participant_pb2_grpc
 
@@ -29,6 +29,16 @@ _REJECTIONS: Final = frozenset(
         grpc.StatusCode.OUT_OF_RANGE,
         grpc.StatusCode.PERMISSION_DENIED,
         grpc.StatusCode.UNAUTHENTICATED,
+    }
+)
+
+_FAILURES: Final = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.DATA_LOSS,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
 )
 
@@ -165,7 +175,9 @@ class GrpcLink:
 def _kind_of(code: grpc.StatusCode) -> type[LinkLost]:
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return NotOffered
-    return LinkRejected if code in _REJECTIONS else LinkLost
+    if code in _REJECTIONS:
+        return LinkRejected
+    return LinkFailed if code in _FAILURES else LinkLost
 
 
 class GrpcLinks:

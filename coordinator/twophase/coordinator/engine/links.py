@@ -18,7 +18,11 @@ class LinkLost(Exception):
     """The call was not answered: whether it took effect is unknown. The message says where and what."""
 
 
-class LinkRejected(LinkLost):
+class LinkFailed(LinkLost):
+    """The participant is there, and the call failed: it was answered with a status instead of an outcome."""
+
+
+class LinkRejected(LinkFailed):
     """The participant answered that the call itself is wrong (a status that repeating will not change)."""
 
 

@@ -83,6 +83,18 @@ def barred(participant: str, operation: str, ending: Ending | None) -> Reason:
     )
 
 
+def failed(participant: str, operation: str, why: str) -> Reason:
+    """The step, or its compensation, was answered with a status instead of an outcome."""
+    return Reason(
+        kind="INTERNAL",
+        code="CALL_FAILED",
+        message=f"participant {participant!r} answered with no outcome, but with a status: {why}",
+        retryable=True,
+        participant=participant,
+        operation=operation,
+    )
+
+
 def not_written_down(participant: str, operation: str) -> Reason:
     """A step is known not to be applied, and the coordinator that knew why is gone. A new attempt hears it again."""
     return Reason(

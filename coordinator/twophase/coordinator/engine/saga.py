@@ -18,7 +18,7 @@ from twophase.contract.names import Txid
 from twophase.coordinator.engine import messages, reasons
 from twophase.coordinator.engine.api import Call, Outcome, Result
 from twophase.coordinator.engine.barring import bar
-from twophase.coordinator.engine.links import LinkLost
+from twophase.coordinator.engine.links import LinkFailed, LinkLost
 from twophase.coordinator.engine.policies import Policy, policy_of
 from twophase.coordinator.engine.trying import NotThisTime, Trying
 from twophase.coordinator.engine.underway import (
@@ -270,7 +270,7 @@ class SagaUnderway(Underway):
             position = self._around.journal.position
             request = messages.step(gid, part.calls, time_left=left, position=position, must_succeed=must_succeed)
             reach(CrashPoint.SAGA_BEFORE_STEP)
-            answer = await part.peer.link.apply(request, timeout=left + ANSWER_MARGIN)
+            answer = await self._apply(part, request, timeout=left + ANSWER_MARGIN, for_ever=must_succeed)
             reach(CrashPoint.SAGA_AFTER_STEP)
             self._believe(part, answer)
             ending = messages.ending_in(answer)
@@ -318,7 +318,7 @@ class SagaUnderway(Underway):
             left = self._policy(part).attempt_deadline
             request = messages.compensation(gid, part.calls, time_left=left, position=position)
             reach(CrashPoint.SAGA_BEFORE_COMPENSATE)
-            answer = await part.peer.link.apply(request, timeout=left + ANSWER_MARGIN)
+            answer = await self._apply(part, request, timeout=left + ANSWER_MARGIN, for_ever=True)
             reach(CrashPoint.SAGA_AFTER_COMPENSATE)
             self._believe(part, answer)
             ending = messages.ending_in(answer)
@@ -341,6 +341,18 @@ class SagaUnderway(Underway):
             await self._around.peers.greet(part.peer, within=FINISH_SECONDS)
         await bar(part.peer, self.gid(part.number), compensation=self.goes_back)
         self.take_for_done(part.number)
+
+    async def _apply(
+        self, part: Part, request: participant_pb2.ApplyRequest, *, timeout: float, for_ever: bool
+    ) -> participant_pb2.ApplyResponse:
+        """What is repeated for ever counts a status as a failure: somebody must hear of it."""
+        try:
+            return await part.peer.link.apply(request, timeout=timeout)
+        except LinkFailed as error:
+            if not for_ever:
+                raise
+            part.peer.doubted.set()
+            raise NotThisTime(reasons.failed(part.peer.name, part.calls[0].operation, str(error))) from error
 
     async def _persist(self, part: Part, once: Callable[[], Awaitable[T]], *, for_ever: bool) -> T:
         """Repeats what left no row, as the policy says. Raises the last `NotThisTime`."""

@@ -22,7 +22,8 @@ T = TypeVar("T")
 
 
 class NotThisTime(Exception):
-    """The participant answered that the work, or the compensation, was refused and left no row."""
+    """The participant answered that the work, or the compensation, was refused and left no row; or with a status, where
+    nothing but repeating is left."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.message)
