@@ -44,7 +44,7 @@ def main() -> None:
 def _while_printing(error: OSError) -> bool:
     """Whether it was raised where text is printed, and nothing else is done."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return frame.f_globals["__name__"].partition(".")[0] in _PRINTERS
+    return str(frame.f_globals.get("__name__")).partition(".")[0] in _PRINTERS
 
 
 def _end_unprinted(error: OSError) -> NoReturn:
