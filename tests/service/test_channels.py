@@ -184,8 +184,8 @@ async def test_a_status_is_lost_or_rejected_and_never_an_outcome(
         await link.commit(COMMIT, timeout=5)
 
     assert isinstance(caught.value, LinkRejected) is (code not in repeating_may_help)
-    nobody_answered = {grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
-    assert isinstance(caught.value, LinkFailed) is (code not in nobody_answered)
+    failed = {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS}
+    assert isinstance(caught.value, LinkFailed) is (code in failed or code not in repeating_may_help)
     assert isinstance(caught.value, NotOffered) is (code is grpc.StatusCode.UNIMPLEMENTED)
     assert f"Commit at {address}: {code.name}: as told" in str(caught.value)
 

@@ -204,7 +204,7 @@ def test_a_name_that_is_no_transactions_is_a_wrong_argument_and_nobody_is_asked(
     result = run(runner, told, verb, "no-transaction", "reserve", *options)
 
     assert result.exit_code == 2
-    assert "is not of the form" in result.output
+    assert "Invalid value for 'TXID'" in result.output
     assert told.scripted.reads == []
 
 

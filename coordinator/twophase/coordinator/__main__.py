@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 
 INTERRUPTED: Final = 130
 """The exit code of a command that was interrupted before its verb ran."""
-_PRINTERS: Final = ("typer", "rich")
+_PRINTERS: Final = ("typer", "click", "rich")
 
 
 def main() -> None:

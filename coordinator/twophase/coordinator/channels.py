@@ -32,15 +32,7 @@ _REJECTIONS: Final = frozenset(
     }
 )
 
-_FAILURES: Final = frozenset(
-    {
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.DATA_LOSS,
-        grpc.StatusCode.ABORTED,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-    }
-)
+_FAILURES: Final = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS})
 
 _Request_contra = TypeVar("_Request_contra", contravariant=True)
 _Response = TypeVar("_Response")

@@ -42,7 +42,8 @@ caller that hangs up cancels nothing that has begun.
 
 gRPC status codes mean "this call was not answered", never an outcome: OK answers carry outcomes. Any other status
 makes the coordinator treat the call as lost and, where the protocol allows it, repeat it (Commit and Abort until they
-are answered, Prepare never).
+are answered, Prepare never). Compensations, and steps after the pivot, are repeated until they are answered, too: UNKNOWN,
+INTERNAL, DATA_LOSS and those that call the request wrong count as failures there, towards a dead letter.
 
   UNAVAILABLE          not now: still running, busy (SQLSTATE 55000), the database is away; it will be repeated
   INVALID_ARGUMENT     a field is malformed; a name that is not whole and of its form is never looked up

@@ -19,7 +19,8 @@ class LinkLost(Exception):
 
 
 class LinkFailed(LinkLost):
-    """The participant is there, and the call failed: it was answered with a status instead of an outcome."""
+    """The call failed where it was worked on: instead of an outcome came a status that says so, the call's own or its
+    stream's. Not one that says "not now", as a participant does that has too much to do."""
 
 
 class LinkRejected(LinkFailed):

@@ -352,6 +352,7 @@ class SagaUnderway(Underway):
             if not for_ever:
                 raise
             part.peer.doubted.set()
+            self._unanswered(part)
             raise NotThisTime(reasons.failed(part.peer.name, part.calls[0].operation, str(error))) from error
 
     async def _persist(self, part: Part, once: Callable[[], Awaitable[T]], *, for_ever: bool) -> T:
