@@ -30,11 +30,12 @@ def test_a_planted_bug_is_found(bug: Bug) -> None:
     assert found.path
 
 
+@pytest.mark.parametrize("limit", [20_000, pytest.param(60_000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: type(bug.moves).__name__)
-def test_the_world_of_a_planted_bug_is_sound_without_it(bug: Bug) -> None:
+def test_the_world_of_a_planted_bug_is_sound_without_it(bug: Bug, limit: int) -> None:
     """Or the bug would not be what was found."""
     right = Moves(at_once=bug.moves.at_once)
-    found = search(bug.world, right, limit=20_000)
+    found = search(bug.world, right, limit=limit)
     assert found.violation is None, "\n".join((found.violation, *found.path))
 
 

@@ -1,7 +1,7 @@
 """The process `twophase`: how it begins and how it ends. `python -m twophase.coordinator` is the same.
 
 Lives here: what must be set before gRPC is imported, and the ends that no verb can tell of. Must not live here: a verb
-(`cli`). Nothing else is imported before an interruption is told in a line.
+(`cli`). Modules load within `main`, so that an interruption meanwhile ends in no traceback.
 """
 
 from __future__ import annotations
